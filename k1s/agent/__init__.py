@@ -1,0 +1,1 @@
+"""k1s.agent: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.agent.containers: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.agent.devices: see docs/ARCHITECTURE.md."""

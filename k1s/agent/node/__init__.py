@@ -1,0 +1,1 @@
+"""k1s.agent.node: see docs/ARCHITECTURE.md."""

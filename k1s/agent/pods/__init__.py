@@ -1,0 +1,1 @@
+"""k1s.agent.pods: see docs/ARCHITECTURE.md."""

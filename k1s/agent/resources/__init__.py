@@ -1,0 +1,1 @@
+"""k1s.agent.resources: see docs/ARCHITECTURE.md."""

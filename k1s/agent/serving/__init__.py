@@ -1,0 +1,1 @@
+"""k1s.agent.serving: see docs/ARCHITECTURE.md."""

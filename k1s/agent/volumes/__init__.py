@@ -1,0 +1,1 @@
+"""k1s.agent.volumes: see docs/ARCHITECTURE.md."""

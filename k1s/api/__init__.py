@@ -1,0 +1,1 @@
+"""k1s.api: see docs/ARCHITECTURE.md."""

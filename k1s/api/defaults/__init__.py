@@ -1,0 +1,1 @@
+"""k1s.api.defaults: see docs/ARCHITECTURE.md."""

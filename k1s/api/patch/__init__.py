@@ -1,0 +1,1 @@
+"""k1s.api.patch: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.api.validation: see docs/ARCHITECTURE.md."""

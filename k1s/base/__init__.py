@@ -1,0 +1,1 @@
+"""k1s.base: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.cli: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.net: see docs/ARCHITECTURE.md."""

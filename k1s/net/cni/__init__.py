@@ -1,0 +1,1 @@
+"""k1s.net.cni: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.net.dns: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.net.overlay: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.net.policy: see docs/ARCHITECTURE.md."""

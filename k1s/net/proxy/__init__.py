@@ -1,0 +1,1 @@
+"""k1s.net.proxy: see docs/ARCHITECTURE.md."""

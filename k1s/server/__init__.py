@@ -1,0 +1,1 @@
+"""k1s.server: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver.admission: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver.authz: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver.handlers: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver.strategies: see docs/ARCHITECTURE.md."""

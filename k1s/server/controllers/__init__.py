@@ -1,0 +1,1 @@
+"""k1s.server.controllers: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.scheduler: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.server.scheduler.plugins: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.storage: see docs/ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""k1s.storage.sql: see docs/ARCHITECTURE.md."""
