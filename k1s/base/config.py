@@ -1,0 +1,154 @@
+"""Flags and YAML into one frozen dataclass.
+
+Owns: `option` (declares a flag on a dataclass field) and `load` (command line over environment over config file over defaults).
+Called by: cli/server, cli/agent. Never does: decide what an option means.
+
+A config file is YAML; each key is a flag's name without dashes in front (as k3s does); `<file>.d/*.yaml` follow in
+alphabetical order, later wins. A list may be a YAML list or a comma-separated string.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A flag or key that cannot be used; the message is one line that says what to do."""
+
+
+def option(flag: str, default: Any, text: str, *, env: str = "", short: str = "", metavar: str = "", secret: bool = False) -> Any:
+    """A dataclass field that is also the flag `--<flag>` and the config key `<flag>`."""
+    metadata = {"flag": flag, "help": text, "env": env, "short": short, "metavar": metavar, "secret": secret}
+    if isinstance(default, list):
+        raise TypeError("use a tuple: configs are frozen")
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def load(
+    kind: type[T],
+    argv: Sequence[str],
+    *,
+    program: str,
+    description: str,
+    config_file: Path,
+    environ: Mapping[str, str] = os.environ,
+) -> T:
+    """Build `kind` from the command line, the environment and the config file. Raises ConfigError.
+
+    `--config` names another file; the default one may be absent, a named one may not.
+    """
+    parser = _parser(kind, program, description, config_file)
+    given = vars(parser.parse_args(argv))
+    named = given.pop("config", None)
+    values = _read_files(kind, Path(named) if named else config_file, must_exist=named is not None)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        env = field.metadata.get("env")
+        if env and environ.get(env):
+            values[field.name] = _convert(field.metadata["flag"], _field_type(kind, field), environ[env], f"${env}")
+    for name, value in given.items():
+        field = next(f for f in dataclasses.fields(kind) if f.name == name)  # type: ignore[arg-type]
+        values[name] = _convert(field.metadata["flag"], _field_type(kind, field), value, "the command line")
+    return kind(**values)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise ConfigError(f"{message} (see '{self.prog} --help')")
+
+
+def _parser(kind: type[Any], program: str, description: str, config_file: Path) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program, description=description, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--config", "-c", metavar="FILE", help=f"config file, each key a flag (default {config_file})")
+    for field in dataclasses.fields(kind):
+        meta = field.metadata
+        if "flag" not in meta:
+            continue
+        names = [f"--{meta['flag']}", *([f"-{meta['short']}"] if meta["short"] else [])]
+        shown = "" if field.default in ("", (), None, False) or meta["secret"] else f" (default {_show(field.default)})"
+        env = f" [${meta['env']}]" if meta["env"] else ""
+        text = (meta["help"] + shown + env).replace("%", "%%")
+        wanted = _field_type(kind, field)
+        if wanted is bool:
+            parser.add_argument(*names, dest=field.name, nargs="?", const="true", metavar="BOOL", help=text)
+        elif typing.get_origin(wanted) is tuple:
+            parser.add_argument(*names, dest=field.name, action="append", metavar=meta["metavar"] or "VALUE", help=text)
+        else:
+            parser.add_argument(*names, dest=field.name, metavar=meta["metavar"] or "VALUE", help=text)
+    return parser
+
+
+def _show(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _field_type(kind: type[Any], field: dataclasses.Field[Any]) -> Any:
+    return typing.get_type_hints(kind)[field.name]
+
+
+def _read_files(kind: type[Any], path: Path, *, must_exist: bool) -> dict[str, Any]:
+    files = [path] if path.exists() else []
+    if must_exist and not files:
+        raise ConfigError(f"config file {path} does not exist")
+    directory = path.with_name(path.name + ".d")
+    if directory.is_dir():
+        files += sorted(directory.glob("*.yaml"))
+    by_flag = {f.metadata["flag"]: f for f in dataclasses.fields(kind) if "flag" in f.metadata}
+    values: dict[str, Any] = {}
+    for file in files:
+        for key, value in _read_yaml(file).items():
+            field = by_flag.get(key)
+            if field is None:
+                raise ConfigError(f"{file}: unknown key {key!r} (each key is a flag of '--help')")
+            values[field.name] = _convert(key, _field_type(kind, field), value, str(file))
+    return values
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: must be a YAML mapping of flags to values")
+    return content
+
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def _convert(flag: str, wanted: Any, value: Any, source: str) -> Any:
+    """A value in its field's type; ConfigError names the flag and where the value came from."""
+    fault = ConfigError(f"--{flag}: {value!r} (from {source}) is not {_TYPE_NAMES.get(wanted, 'a valid value')}")
+    if typing.get_origin(wanted) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
+    if isinstance(value, (list, dict)):
+        raise fault
+    if wanted is bool:
+        text = str(value).lower()
+        if text not in _TRUE + _FALSE:
+            raise fault
+        return text in _TRUE
+    if wanted is int:
+        try:
+            return int(str(value))
+        except ValueError as error:
+            raise fault from error
+    if wanted is Path:
+        return Path(str(value))
+    return str(value)
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number"}

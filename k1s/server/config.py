@@ -1,0 +1,59 @@
+"""The server's options.
+
+Owns: ServerConfig and the paths below the data directory. Called by: cli/server, server/app. Never does: I/O.
+Names are k3s's where k3s has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from k1s.base.config import option
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Options of `k1s server`. The agent's own options (node-name, ...) are taken beside these and passed on."""
+
+    data_dir: Path = option(
+        "data-dir", Path("/var/lib/k1s"), "where everything is kept", short="d", env="K1S_DATA_DIR", metavar="DIR"
+    )
+    bind_address: str = option("bind-address", "0.0.0.0", "address to listen on")
+    https_listen_port: int = option("https-listen-port", 6443, "port of the API server")
+    advertise_address: str = option("advertise-address", "", "address that clients in the cluster use (default: the node's)")
+    tls_san: tuple[str, ...] = option("tls-san", (), "more names or addresses for the serving certificate")
+    cluster_cidr: str = option("cluster-cidr", "10.42.0.0/16", "range of pod addresses")
+    service_cidr: str = option("service-cidr", "10.43.0.0/16", "range of service addresses")
+    service_node_port_range: str = option("service-node-port-range", "30000-32767", "ports for NodePort services")
+    cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service")
+    cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
+    write_kubeconfig: str = option(
+        "write-kubeconfig", "/etc/k1s/k1s.yaml", "where to write the admin kubeconfig", short="o", metavar="FILE"
+    )
+    write_kubeconfig_mode: str = option("write-kubeconfig-mode", "600", "mode of that file, octal")
+    token: str = option(
+        "token", "", "join token (default: a random one, made at first start)", env="K1S_TOKEN", short="t", secret=True
+    )
+    token_file: str = option("token-file", "", "file that holds the join token", env="K1S_TOKEN_FILE", metavar="FILE")
+    datastore_endpoint: str = option("datastore-endpoint", "", "where state is kept (default: SQLite below the data directory)")
+    disable_agent: bool = option("disable-agent", False, "run no node on this host")
+    disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")
+    debug: bool = option("debug", False, "log more")
+
+    @property
+    def server_dir(self) -> Path:
+        return self.data_dir / "server"
+
+    @property
+    def database(self) -> Path:
+        return self.server_dir / "db" / "state.db"
+
+    @property
+    def tls_dir(self) -> Path:
+        """Certificate authorities, serving and client certificates, the service account key."""
+        return self.server_dir / "tls"
+
+    @property
+    def node_token_file(self) -> Path:
+        return self.server_dir / "node-token"
