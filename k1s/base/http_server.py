@@ -1,0 +1,416 @@
+"""The aiohttp adapter: puts base.http handlers on TLS sockets.
+
+Owns: listening, the translation of requests and of the four kinds of answer, upgrades, the end of streams when a client goes.
+Called by: server/app, agent/serving. Never does: routing, authentication, logging of requests.
+
+Answers are written by hand on aiohttp's connection: its Response costs more than most of our handlers. An idle stream is ended
+by the loss of its connection (`_Request._cancel`), so nothing polls; an ordinary request is never cancelled halfway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from k1s.base.http import (
+    Answer,
+    BodyTooLarge,
+    ConnectionClosed,
+    Handler,
+    Headers,
+    PeerCertificate,
+    RawUpgrade,
+    Request,
+    Response,
+    Stream,
+    WebSocketUpgrade,
+)
+
+# aiohttp reads the system's CA bundle at import (80-150 ms) although every context here is explicit.
+_saved = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+os.environ["SSL_CERT_FILE"], os.environ["SSL_CERT_DIR"] = "/dev/null", "/nonexistent"
+try:
+    from aiohttp import WSMsgType, web
+    from aiohttp.web_protocol import RequestHandler
+finally:
+    for _name, _value in _saved.items():
+        if _value is None:
+            del os.environ[_name]
+        else:
+            os.environ[_name] = _value
+
+log = logging.getLogger("k1s.http")
+
+# A raw connection stops reading from the socket while this much is waiting for its handler.
+RAW_BUFFER_BYTES = 256 * 1024
+WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
+# Slow-loris: a connection that is quiet between two requests is closed.
+KEEPALIVE_SECONDS = 180.0
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(slots=True)
+class Listener:
+    """A listening socket; `close` stops accepting, gives requests `grace` seconds and then cuts what is left."""
+
+    port: int
+    _server: asyncio.Server
+    _web: web.Server
+    _contexts: ssl.SSLContext | None
+
+    async def close(self, grace_seconds: float = 2.0) -> None:
+        self._server.close()
+        self._web.pre_shutdown()
+        await self._web.shutdown(grace_seconds)
+
+
+async def listen(handler: Handler, *, host: str, port: int, tls: ssl.SSLContext | None, backlog: int = 1024) -> Listener:
+    """Serve `handler` on a TCP port (0: any free one). Raises OSError when the address cannot be had."""
+    loop = asyncio.get_running_loop()
+    server = _Server(handler, loop)
+    listening = await loop.create_server(server, host, port, ssl=tls, backlog=backlog, reuse_address=True)
+    return Listener(listening.sockets[0].getsockname()[1], listening, server, tls)
+
+
+async def listen_unix(handler: Handler, path: str) -> Listener:
+    """Serve `handler` on a unix socket (plain HTTP; the file's mode is the caller's business)."""
+    loop = asyncio.get_running_loop()
+    server = _Server(handler, loop)
+    listening = await loop.create_unix_server(server, path)
+    return Listener(0, listening, server, None)
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, which also remembers who is at the other end."""
+
+    __slots__ = ("peer", "remote")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.peer = _peer_certificate(transport)
+        address = transport.get_extra_info("peername")
+        self.remote = address[0] if isinstance(address, tuple) else ""
+
+
+class _Request(web.BaseRequest):
+    """Cancels the task that serves a stream when the connection is lost."""
+
+    stream_task: asyncio.Task[Any] | None = None
+
+    def _cancel(self, exc: BaseException) -> None:
+        super()._cancel(exc)
+        if self.stream_task is not None:
+            self.stream_task.cancel()
+
+
+class _Server(web.Server):
+    def __init__(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(self._serve, request_factory=self._request, loop=loop)
+        self._handler = handler
+        self._event_loop = loop
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(
+            self,
+            loop=self._event_loop,
+            access_log=None,  # type: ignore[arg-type]
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=1.0,
+            max_field_size=32 * 1024,
+            max_line_size=32 * 1024,
+        )
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return _Request(message, payload, protocol, writer, task, self._event_loop)
+
+    async def _serve(self, wire: web.BaseRequest) -> Any:
+        answer = await self._handler(_translate(wire))
+        return await _send(wire, answer)
+
+
+def _translate(wire: web.BaseRequest) -> Request:
+    message: Any = wire._message
+    target: str = message.path
+    raw_path, _, query = target.partition("?")
+    connection: Any = wire._protocol
+    return Request(
+        method=message.method,
+        path=unquote(raw_path) if "%" in raw_path else raw_path,
+        query=parse_qsl(query, keep_blank_values=True) if query else (),
+        headers=Headers(message.headers.items()),
+        body=_Body(wire),
+        raw_path=target,
+        remote=connection.remote,
+        peer=connection.peer,
+    )
+
+
+def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    if not certificate:
+        return None
+    common_name, organizations = "", []
+    for rdn in certificate.get("subject", ()):
+        for kind, value in rdn:
+            if kind == "commonName":
+                common_name = value
+            elif kind == "organizationName":
+                organizations.append(value)
+    return PeerCertificate(common_name, tuple(organizations), certificate.get("serialNumber", ""))
+
+
+class _Body:
+    """The request's body on the wire."""
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, wire: web.BaseRequest) -> None:
+        self._wire = wire
+
+    async def read(self, limit: int) -> bytes:
+        wire = self._wire
+        if not wire.body_exists:
+            return b""
+        length = wire.content_length
+        if length is not None and length > limit:
+            raise BodyTooLarge(limit)
+        self._expect_continue()
+        chunks, size = [], 0
+        async for chunk in wire.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._wire.body_exists:
+            self._expect_continue()
+            async for chunk in self._wire.content.iter_any():
+                yield chunk
+
+    def _expect_continue(self) -> None:
+        transport = self._wire.transport
+        if transport is not None and self._wire.headers.get("Expect", "").lower() == "100-continue":
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class _Sent:
+    """What aiohttp's connection wants back: an answer that is on the wire already."""
+
+    __slots__ = ("body_length", "keep_alive", "status")
+
+    def __init__(self, keep_alive: bool, status: int = 200) -> None:
+        self.keep_alive = keep_alive
+        self.status = status
+        self.body_length = 0
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self) -> None:
+        return None
+
+
+async def _send(wire: web.BaseRequest, answer: Answer) -> Any:
+    if isinstance(answer, Response):
+        return await _send_response(wire, answer)
+    if isinstance(answer, Stream):
+        return await _send_stream(wire, answer)
+    if isinstance(answer, WebSocketUpgrade):
+        return await _serve_websocket(wire, answer)
+    return await _serve_raw(wire, answer)
+
+
+def _head(status: int, content_type: str, headers: list[tuple[str, str]], keep_alive: bool, framing: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}", framing]
+    if content_type:
+        lines.append(f"Content-Type: {content_type}")
+    lines += [f"{name}: {value}" for name, value in headers]
+    if not keep_alive:
+        lines.append("Connection: close")
+    text = "\r\n".join(line for line in lines if line)
+    if text.count("\n") != sum(1 for line in lines if line) - 1:
+        raise ValueError("a header holds a line break")
+    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+
+
+async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
+    protocol: Any = wire._protocol
+    transport = protocol.transport
+    keep_alive = wire.keep_alive
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    bodiless = answer.status in (204, 304)
+    framing = "" if bodiless else f"Content-Length: {len(answer.body)}"
+    head = _head(answer.status, "" if bodiless else answer.content_type, answer.headers, keep_alive, framing)
+    if bodiless or wire.method == "HEAD":
+        transport.write(head)
+    elif len(answer.body) < 16384:
+        transport.write(head + answer.body)
+    else:
+        transport.write(head)
+        transport.write(answer.body)
+    await protocol._drain_helper()
+    return _Sent(keep_alive, answer.status)
+
+
+async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
+    protocol: Any = wire._protocol
+    transport = protocol.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    assert isinstance(wire, _Request)
+    chunked = wire.version >= (1, 1)
+    keep_alive = wire.keep_alive and chunked
+    framing = "Transfer-Encoding: chunked" if chunked else ""
+    transport.write(_head(answer.status, answer.content_type, answer.headers, keep_alive, framing))
+    wire.stream_task = asyncio.current_task()
+    finished = False
+    try:
+        async for chunk in answer.chunks:
+            if not chunk:
+                continue
+            if protocol.transport is None:
+                raise ConnectionResetError("the client has gone")
+            transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+            await protocol._drain_helper()
+        finished = True
+    except asyncio.CancelledError:
+        # Only the loss of the connection is ours to swallow; a shutdown's cancellation goes on.
+        if protocol.transport is not None:
+            raise
+        raise ConnectionResetError("the client has gone") from None
+    finally:
+        wire.stream_task = None
+        close = getattr(answer.chunks, "aclose", None)
+        if close is not None:
+            await close()
+        if not finished and protocol.transport is not None:
+            # Without the last chunk the client sees that the stream was cut.
+            protocol.transport.close()
+    if chunked:
+        transport.write(b"0\r\n\r\n")
+    return _Sent(keep_alive, answer.status)
+
+
+class _WebSocket:
+    """base.http.WebSocket over aiohttp's."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    @property
+    def subprotocol(self) -> str:
+        return self._socket.ws_protocol or ""
+
+    async def receive(self) -> str | bytes:
+        message = await self._socket.receive()
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            data: str | bytes = message.data
+            return data
+        raise ConnectionClosed(str(message.type))
+
+    async def send(self, data: str | bytes) -> None:
+        try:
+            if isinstance(data, str):
+                await self._socket.send_str(data)
+            else:
+                await self._socket.send_bytes(data)
+        except (ConnectionError, RuntimeError) as error:
+            raise ConnectionClosed(str(error)) from error
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._socket.close(code=code, message=reason.encode()[:120])
+
+
+async def _serve_websocket(wire: web.BaseRequest, answer: WebSocketUpgrade) -> Any:
+    socket = web.WebSocketResponse(
+        protocols=tuple(answer.subprotocols), max_msg_size=WEBSOCKET_MESSAGE_BYTES, compress=False, timeout=2.0
+    )
+    await socket.prepare(wire)
+    try:
+        await answer.serve(_WebSocket(socket))
+    finally:
+        if not socket.closed:
+            await socket.close()
+    return socket
+
+
+class _RawStream:
+    """base.http.ByteStream on an upgraded connection; also the `payload parser` that aiohttp feeds."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._transport: asyncio.Transport = protocol.transport
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._paused = False
+        self._arrived = asyncio.Event()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._chunks.append(bytes(data))
+        self._size += len(data)
+        if self._size > RAW_BUFFER_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._arrived.set()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        while not self._chunks:
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        chunk = self._chunks.popleft()
+        self._size -= len(chunk)
+        if self._paused and self._size <= RAW_BUFFER_BYTES // 2 and not self._ended:
+            self._paused = False
+            self._transport.resume_reading()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        if self._protocol.transport is None:
+            raise ConnectionClosed("the client has gone")
+        self._transport.write(data)
+        try:
+            await self._protocol._drain_helper()
+        except ConnectionError as error:
+            raise ConnectionClosed(str(error)) from error
+
+    async def close(self) -> None:
+        if self._protocol.transport is not None:
+            self._transport.close()
+
+
+async def _serve_raw(wire: web.BaseRequest, answer: RawUpgrade) -> _Sent:
+    protocol: Any = wire._protocol
+    if protocol.transport is None:
+        raise ConnectionResetError("the client has gone")
+    stream = _RawStream(protocol)
+    headers = [("Connection", "Upgrade"), ("Upgrade", answer.protocol), *answer.headers]
+    protocol.keep_alive(False)
+    # The parser must not see what follows; bytes that came with the request are handed over by set_parser.
+    protocol._upgraded = True
+    protocol.set_parser(stream)
+    protocol.transport.write(_head(101, "", headers, True, ""))
+    try:
+        await answer.serve(stream)
+    finally:
+        await stream.close()
+    return _Sent(False, 101)

@@ -1,0 +1,161 @@
+"""The adapter over real sockets: answers, streams that end with their client, upgrades, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from k1s.base import http, http_server
+from k1s.base.http import RawUpgrade, Request, Response, Stream, WebSocket, WebSocketUpgrade
+
+
+@pytest.fixture
+async def serve():
+    listeners = []
+
+    async def start(handler: http.Handler) -> int:
+        listener = await http_server.listen(handler, host="127.0.0.1", port=0, tls=None)
+        listeners.append(listener)
+        return listener.port
+
+    yield start
+    for listener in listeners:
+        await listener.close(0.1)
+
+
+async def test_request_is_translated_and_answered(serve) -> None:
+    seen: list[Request] = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request)
+        return Response(201, b"got " + await request.body.read(100), "text/plain", [("Warning", '299 - "x"')])
+
+    port = await serve(handler)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"http://127.0.0.1:{port}/a%20b?x=1&x=2&y", data=b"body") as answer:
+            assert (answer.status, await answer.read()) == (201, b"got body")
+            assert answer.headers["Warning"] == '299 - "x"'
+        # The connection is reused, so the framing was right.
+        async with session.get(f"http://127.0.0.1:{port}/second") as answer:
+            assert await answer.read() == b"got "
+    first = seen[0]
+    assert (first.method, first.path, first.params("x"), first.param("y", "no")) == ("POST", "/a b", ["1", "2"], "")
+    assert first.remote == "127.0.0.1"
+    assert first.headers["content-length"] == "4"
+
+
+async def test_body_over_the_limit_is_refused(serve) -> None:
+    async def handler(request: Request) -> Response:
+        try:
+            await request.body.read(10)
+        except http.BodyTooLarge:
+            return Response(413)
+        return Response()
+
+    port = await serve(handler)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"http://127.0.0.1:{port}/", data=b"x" * 11) as answer:
+            assert answer.status == 413
+        async with session.post(f"http://127.0.0.1:{port}/", data=b"x" * 10) as answer:
+            assert answer.status == 200
+
+
+async def test_stream_is_sent_as_it_comes_and_closed_with_its_client(serve) -> None:
+    closed = asyncio.Event()
+    idle = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            yield b"one\n"
+            idle.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def handler(request: Request) -> Stream:
+        return Stream(chunks())
+
+    port = await serve(handler)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"one\n" in await reader.readuntil(b"one\n\r\n")
+    await idle.wait()
+    assert not closed.is_set()
+    writer.close()
+    await asyncio.wait_for(closed.wait(), 2)
+
+
+async def test_stream_ends_orderly_and_the_connection_lives_on(serve) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    async def handler(request: Request) -> http.Answer:
+        return Stream(chunks()) if request.path == "/s" else Response(body=b"{}")
+
+    port = await serve(handler)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/s") as answer:
+            assert await answer.read() == b"ab"
+        async with session.get(f"http://127.0.0.1:{port}/r") as answer:
+            assert await answer.read() == b"{}"
+
+
+async def test_websocket_echo_picks_the_offered_protocol(serve) -> None:
+    async def echo(socket: WebSocket) -> None:
+        while True:
+            try:
+                await socket.send(await socket.receive())
+            except http.ConnectionClosed:
+                return
+
+    async def handler(request: Request) -> WebSocketUpgrade:
+        return WebSocketUpgrade(["v5.channel.k8s.io", "v4.channel.k8s.io"], echo)
+
+    port = await serve(handler)
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"http://127.0.0.1:{port}/", protocols=["v4.channel.k8s.io"]) as socket:
+            assert socket.protocol == "v4.channel.k8s.io"
+            await socket.send_bytes(b"\x00hi")
+            assert (await socket.receive()).data == b"\x00hi"
+
+
+async def test_raw_upgrade_hands_the_bytes_over(serve) -> None:
+    async def upper(stream: http.ByteStream) -> None:
+        while data := await stream.read():
+            await stream.write(data.upper())
+
+    async def handler(request: Request) -> RawUpgrade:
+        return RawUpgrade("SPDY/3.1", upper)
+
+    port = await serve(handler)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101") and b"Upgrade: SPDY/3.1" in head
+    big = b"get / http/1.1\r\n\r\n" * 40_000
+    writer.write(big)
+    assert await asyncio.wait_for(reader.readexactly(len(big)), 5) == big.upper()
+    writer.close()
+
+
+async def test_an_ordinary_request_goes_on_when_its_client_leaves(serve) -> None:
+    started, release, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        started.set()
+        await release.wait()
+        finished.set()
+        return Response()
+
+    port = await serve(handler)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await started.wait()
+    writer.close()
+    await asyncio.sleep(0.05)
+    release.set()
+    await asyncio.wait_for(finished.wait(), 2)
