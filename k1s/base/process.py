@@ -1,0 +1,38 @@
+"""Starting other programs from k1s.
+
+Owns: the environment that children get and where bundled binaries are looked for. Called by: everything that runs containerd,
+runc, ctr, mount, nft. Never does: run anything through a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+
+
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Our environment without what the one executable's loader put in, and without secrets of ours.
+
+    A frozen program points LD_LIBRARY_PATH at its own libraries; the host's programs must not load those.
+    """
+    out = {name: value for name, value in environ.items() if name not in ("K1S_TOKEN", "LD_LIBRARY_PATH_ORIG")}
+    original = environ.get("LD_LIBRARY_PATH_ORIG")
+    if original is not None:
+        out["LD_LIBRARY_PATH"] = original
+    elif "K1S_EXE" in environ:
+        out.pop("LD_LIBRARY_PATH", None)
+    return out
+
+
+def find_binary(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The bundled program of that name (in $K1S_BIN_DIR), else the host's; None if there is neither."""
+    bundled = environ.get("K1S_BIN_DIR", "")
+    if bundled:
+        path = os.path.join(bundled, name)
+        if os.access(path, os.X_OK):
+            return path
+    search = os.pathsep.join(
+        [environ.get("PATH", ""), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    )
+    return shutil.which(name, path=search)

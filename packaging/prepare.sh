@@ -1,0 +1,74 @@
+#!/bin/sh
+# Installs what k1s needs to run from a clone: system packages, a virtual environment, kubectl and helm, images.
+# Called by: make. Does only what is missing, so a second run takes no time. Needs root only where packages are missing.
+#   prepare.sh run     what `make up` needs
+#   prepare.sh check   what `make check` needs (no root, no containerd)
+#   prepare.sh test    both, and what the tests need
+set -eu
+cd "$(dirname "$0")/.."
+goal=${1:-run}
+say() { printf '%s\n' "$*"; }
+
+missing=""
+need() { # COMMAND-OR-FILE PACKAGE
+    command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || missing="$missing $2"
+}
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+if [ "$goal" != check ]; then
+    need containerd containerd
+    need containerd-shim-runc-v2 containerd
+    need runc runc
+    need gcc gcc
+    need /usr/include/stdio.h libc6-dev
+    need /bin/busybox busybox-static
+    need ip iproute2
+    need mount mount
+    ldconfig -p 2>/dev/null | grep -q 'libnftables\.so\.1' || missing="$missing libnftables1"
+fi
+if [ "$goal" = test ]; then
+    need nft nftables
+    need make make
+    need git git
+fi
+if [ -n "$missing" ]; then
+    [ "$(id -u)" = 0 ] || { say "missing:$missing - run this as root, or: apt-get install$missing"; exit 1; }
+    say "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # A packaged containerd must not start a service of its own beside ours.
+    # shellcheck disable=SC2086
+    RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "k1s needs Python 3.11 or newer"; exit 1; }
+
+stamp() { cat "$@" | cksum | tr -d ' \t'; }
+
+extras=""
+[ "$goal" = run ] || extras="[dev]"
+mark=".venv/.k1s-$goal-$(stamp pyproject.toml)"
+if [ ! -e "$mark" ]; then
+    say "creating the virtual environment"
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extras"
+    touch "$mark"
+fi
+[ "$goal" != check ] || exit 0
+
+tools=.tools
+mkdir -p $tools/bin $tools/images
+if [ ! -x $tools/bin/kubectl ] || [ ! -x $tools/bin/helm ]; then
+    say "fetching kubectl and helm"
+    .venv/bin/python packaging/fetch_clients.py $tools/bin
+fi
+if [ packaging/cni/k1s-cni.c -nt $tools/bin/k1s-cni ]; then
+    gcc -Os -static -s -o $tools/bin/k1s-cni packaging/cni/k1s-cni.c
+fi
+if [ packaging/pause/pause.c -nt $tools/images/pause.tar ]; then
+    gcc -Os -static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
+        -Wl,--build-id=none -s -o $tools/pause packaging/pause/pause.c
+    .venv/bin/python packaging/images.py pause $tools/pause $tools/images/pause.tar
+fi
+if [ ! -e $tools/images/busybox.tar ] || [ packaging/images.py -nt $tools/images/busybox.tar ]; then
+    .venv/bin/python packaging/images.py busybox /bin/busybox $tools/images/busybox.tar
+fi

@@ -1,0 +1,60 @@
+#!/bin/sh
+# Starts `k1s server` in the background and returns when the node is Ready. A second run changes nothing.
+# With systemd it becomes the unit k1s.service, otherwise packaging/supervise.sh restarts it when it dies.
+set -eu
+cd "$(dirname "$0")/.."
+here=$(pwd)
+[ "$(id -u)" = 0 ] || { echo "k1s needs root: sudo make up" >&2; exit 1; }
+data=${K1S_DATA_DIR:-/var/lib/k1s}
+kubeconfig=${K1S_KUBECONFIG:-/etc/k1s/k1s.yaml}
+run=/run/k1s
+log=/var/log/k1s.log
+
+# The images that a machine without a registry needs; the agent imports what it finds there.
+mkdir -p "$data/agent/images" $run
+for image in .tools/images/*.tar; do
+    target="$data/agent/images/$(basename "$image")"
+    cmp -s "$image" "$target" || { cp "$image" "$target.partial" && mv "$target.partial" "$target"; }
+done
+
+cat > .tools/k1s <<WRAPPER
+#!/bin/sh
+# Written by 'make up' in $here; removed by 'make down'.
+K1S_BIN_DIR="$here/.tools/bin" exec "$here/.venv/bin/python" -m k1s.cli.main "\$@"
+WRAPPER
+chmod 755 .tools/k1s
+if ! cmp -s .tools/k1s /usr/local/bin/k1s; then
+    if [ -e /usr/local/bin/k1s ] && ! grep -q "Written by 'make up'" /usr/local/bin/k1s; then
+        echo "/usr/local/bin/k1s is not ours; remove it first" >&2
+        exit 1
+    fi
+    install -m 755 .tools/k1s /usr/local/bin/k1s
+fi
+
+running() { [ -s $run/supervise.pid ] && kill -0 "$(cat $run/supervise.pid)" 2>/dev/null; }
+if [ -d /run/systemd/system ]; then
+    install -m 644 packaging/systemd/k1s.service /etc/systemd/system/k1s.service
+    systemctl daemon-reload
+    systemctl start k1s.service
+elif ! running; then
+    setsid sh packaging/supervise.sh $run/supervise.pid /usr/local/bin/k1s server >>$log 2>&1 </dev/null &
+fi
+
+tries=0
+until k1s kubectl --kubeconfig "$kubeconfig" wait --for=condition=Ready node --all --timeout=30s >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ $tries -gt 300 ] || { [ ! -d /run/systemd/system ] && [ $tries -gt 10 ] && ! running; }; then
+        echo "k1s did not become Ready; the end of its log ($log, or journalctl -u k1s):" >&2
+        tail -n 15 $log >&2 || true
+        exit 1
+    fi
+    sleep 0.2
+done
+k1s kubectl --kubeconfig "$kubeconfig" get nodes
+cat <<DONE
+
+k1s is running. Try next:
+  export KUBECONFIG=$kubeconfig
+  sudo k1s kubectl create deployment web --image=docker.io/library/busybox:1.36 --replicas=3 -- httpd -f -p 8080 -h /etc
+  sudo k1s kubectl get pods -o wide --watch
+DONE
