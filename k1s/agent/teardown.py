@@ -1,0 +1,72 @@
+"""Everything the agent has put on this host, taken away: `make down`, `k1s uninstall`.
+
+Owns: the order: containerd, then shims and what runs in them, then mounts, then cgroups. Called by: cli, make, tests.
+Never does: touch anything that does not carry this instance's paths or cgroup; delete data (the caller removes directories).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from k1s.agent.config import AgentConfig
+from k1s.agent.containerd import ContainerdPaths, stop_containerd
+from k1s.agent.resources.cgroups import Cgroups
+
+_ROUNDS = 100
+
+
+async def stop_all(config: AgentConfig, *, cgroup_root: str = "/k1s") -> None:
+    """Containers, shims, containerd, mounts and cgroups of this data directory are gone afterwards. Idempotent."""
+    await stop_containerd(config)
+    paths = ContainerdPaths.of(config)
+    cgroups = Cgroups(cgroup_root)
+    for _ in range(_ROUNDS):
+        pids = {*_shims(paths), *cgroups.all_pids()}
+        if not pids:
+            break
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        await asyncio.sleep(0.05)
+    unmount_below([paths.state, paths.root, config.pods_dir])
+    await asyncio.to_thread(cgroups.remove_all)
+    paths.pid_file.unlink(missing_ok=True)
+    paths.socket.unlink(missing_ok=True)
+
+
+def _shims(paths: ContainerdPaths) -> list[int]:
+    """Shims name the socket of their containerd on the command line."""
+    address = str(paths.socket.absolute()).encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has gone meanwhile
+        if b"containerd-shim" in command[0] and address in command:
+            found.append(int(entry.name))
+    return found
+
+
+def unmount_below(directories: list[Path]) -> None:
+    """Detach every mount below the directories, the deepest first."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    roots = [str(d.absolute()) for d in directories]
+    targets = [t for t in _mount_targets() if any(t == r or t.startswith(r + "/") for r in roots)]
+    for target in sorted(targets, key=len, reverse=True):
+        if libc.umount2(target.encode(), 2) != 0 and ctypes.get_errno() not in (2, 22):  # MNT_DETACH; gone already
+            raise OSError(ctypes.get_errno(), f"umount {target}: {os.strerror(ctypes.get_errno())}")
+
+
+def _mount_targets() -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4].encode().decode("unicode_escape") for line in lines]
