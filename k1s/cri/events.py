@@ -10,6 +10,7 @@ messages stand in a descriptor pool of their own, so that they clash with nobody
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
@@ -18,11 +19,13 @@ from k1s.base.backoff import Backoff
 from k1s.cri.errors import Unavailable
 from k1s.cri.runtime import EventKind, RuntimeEvent
 
+log = logging.getLogger("k1s.cri.events")
+
 _PUBLISH = "/containerd.services.events.v1.Events/Publish"
 _SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"
 # CRI keeps its containers in this namespace; anybody else's tasks are not ours.
 _MARKER = "/k1s/subscribed"
-_FILTERS = ('namespace==k8s.io,topic~="^/tasks/(start|exit|oom|delete)$"', f"namespace==k8s.io,topic=={_MARKER}")
+_FILTERS = ('namespace==k8s.io,topic~="^/tasks/(start|exit|oom|delete)$"', f'namespace==k8s.io,topic=="{_MARKER}"')
 _RECONNECT = Backoff(initial=0.1, maximum=5.0)
 _MARKER_AGAIN = Backoff(initial=0.02, maximum=1.0)
 _KINDS: dict[str, EventKind] = {
@@ -62,6 +65,7 @@ async def subscribe(channel: Any) -> AsyncIterator[RuntimeEvent]:
         except grpc.aio.AioRpcError as error:
             if error.code().name == "UNIMPLEMENTED":
                 raise Unavailable("this runtime has no containerd event stream") from error
+            log.log(logging.DEBUG if failures else logging.WARNING, "event stream broke: %s", error.details())
         finally:
             marker.cancel()
             stream.cancel()
