@@ -1,0 +1,136 @@
+"""YAML the way Kubernetes reads it: straight to what JSON can say.
+
+Owns: the dialect: YAML 1.1 booleans, Go's numbers, no dates, keys become strings, duplicate keys are noticed.
+Called by: decode, configuration files that want the same dialect. Never does: import yaml unless it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+MAX_DEPTH = 500
+# Aliases may repeat content: so many nodes at most come out of one document ("billion laughs").
+MAX_NODES = 1_000_000
+
+_INT = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_SPECIAL_FLOAT = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+
+
+def parse_int(text: str) -> int:
+    """A YAML 1.1 integer: 0o17 and 017 are octal, underscores are allowed."""
+    plain = text.replace("_", "")
+    sign = -1 if plain.startswith("-") else 1
+    digits = plain.lstrip("+-")
+    if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+        return sign * int(digits, 8)
+    return sign * int(digits, 0)
+
+
+def load_yaml(body: bytes | str) -> tuple[Any, list[str]]:
+    """The (first) document as JSON values, and the paths of keys that stand twice. ValueError if it is not YAML."""
+    import yaml
+
+    loader = _loader()(body)
+    try:
+        node = loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise ValueError(f"yaml: {error}") from None
+    finally:
+        loader.dispose()
+    builder = _Builder(loader)
+    value = None if node is None else builder.build(node, "", 0)
+    return value, builder.duplicates
+
+
+@cache
+def _loader() -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        """SafeLoader that resolves scalars to what Go's YAML would."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, regexp) for tag, regexp in rows if tag.endswith((":bool", ":null", ":merge"))]
+        for first, rows in base.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SPECIAL_FLOAT, list("-+."))
+    return Loader
+
+
+_TRUE = {"yes", "true", "on"}
+
+
+class _Builder:
+    """Turns the node graph into values. Done by hand, for paths of duplicates and a bound on what aliases expand to."""
+
+    def __init__(self, loader: Any) -> None:
+        self.duplicates: list[str] = []
+        self._count = 0
+
+    def build(self, node: Any, path: str, depth: int) -> Any:
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise ValueError("yaml: document contains excessive aliasing")
+        if depth > MAX_DEPTH:
+            raise ValueError("yaml: exceeded max depth")
+        if node.id == "scalar":
+            return self._scalar(node)
+        if node.id == "sequence":
+            return [self.build(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        return self._mapping(node, path, depth)
+
+    def _mapping(self, node: Any, path: str, depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                merged = self._merge(value_node, path, depth) | merged
+                continue
+            if key_node.id != "scalar":
+                raise ValueError("yaml: a mapping or a list cannot be the key of a field")
+            key = _key_text(self._scalar(key_node), key_node.value)
+            below = f"{path}.{key}" if path else key
+            if key in out and below not in self.duplicates:
+                self.duplicates.append(below)
+            out[key] = self.build(value_node, below, depth + 1)
+        return merged | out if merged else out
+
+    def _merge(self, node: Any, path: str, depth: int) -> dict[str, Any]:
+        sources = node.value if node.id == "sequence" else [node]
+        out: dict[str, Any] = {}
+        for source in sources:
+            if source.id != "mapping":
+                raise ValueError("yaml: map merge requires map or sequence of maps as the value")
+            out = self.build(source, path, depth + 1) | out
+        return out
+
+    def _scalar(self, node: Any) -> Any:
+        tag, text = node.tag.rpartition(":")[2], node.value
+        if tag == "null":
+            return None
+        if tag == "bool":
+            return text.lower() in _TRUE
+        if tag == "int":
+            return parse_int(text)
+        if tag == "float":
+            if _SPECIAL_FLOAT.match(text):
+                raise ValueError(f"yaml: JSON has no number for {text}")
+            return float(text)
+        if tag == "binary":
+            return "".join(text.split())
+        return text
+
+
+def _key_text(value: Any, text: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value) if isinstance(value, int) else text
