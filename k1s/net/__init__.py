@@ -1,1 +1,1 @@
-"""k1s.net: see docs/ARCHITECTURE.md."""
+"""Pod network: links and addresses, CNI, service proxy, cluster DNS. See docs/ARCHITECTURE.md."""

@@ -1,1 +1,1 @@
-"""k1s.net.cni: see docs/ARCHITECTURE.md."""
+"""CNI: the program containerd execs, and the agent's side of it."""

@@ -1,1 +1,1 @@
-"""k1s.net.dns: see docs/ARCHITECTURE.md."""
+"""Cluster DNS: answers from the agent's own view of Services and EndpointSlices."""

@@ -1,1 +1,1 @@
-"""k1s.net.overlay: see docs/ARCHITECTURE.md."""
+"""Pod traffic between nodes (VXLAN, host routes). Empty: a later issue; until then pods reach pods of their own node."""

@@ -1,1 +1,1 @@
-"""k1s.net.policy: see docs/ARCHITECTURE.md."""
+"""NetworkPolicy. Empty: a later issue; until then policies are stored and not enforced."""

@@ -1,1 +1,1 @@
-"""k1s.net.proxy: see docs/ARCHITECTURE.md."""
+"""The service proxy: Services and EndpointSlices as elements of nftables maps."""

@@ -1,0 +1,41 @@
+"""What a CNI call needs of its node.
+
+Owns: PodNetwork and its worker threads. Called by: agent.network (makes it), cni.add, delete, check, service.
+Never does: calls of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from k1s.net.ipam import Ipam
+from k1s.net.nft import Nft
+
+T = TypeVar("T")
+
+# The kernel changes links one at a time (rtnl lock); more threads would only wait in it.
+THREADS = 4
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="k1s-net")
+
+
+@dataclass(slots=True)
+class PodNetwork:
+    """The node's bridge, addresses and rule engine."""
+
+    ipam: Ipam
+    nft: Nft
+    bridge: int
+    bridge_mac: str
+    mtu: int
+    pool: ThreadPoolExecutor = field(default_factory=_pool)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Netlink and setns block, and pyroute2 refuses to run inside an event loop: both belong in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)

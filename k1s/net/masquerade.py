@@ -1,0 +1,57 @@
+"""What leaves the pods' world: masquerading.
+
+Owns: the table k1s-masq and its text. Called by: agent.network, through `apply`. Never does: services (proxy/), host ports.
+
+Pod to outside: the node's own address. A pod that reaches itself through a service or a host port: the bridge's address,
+else it would drop an answer that claims to come from itself. Nothing else is touched: pods of all nodes see each other's
+addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k1s.net.family import Network, family_of
+from k1s.net.names import BRIDGE, MASQUERADE_TABLE
+from k1s.net.nft import Nft
+
+# One element a pod address, written once; a larger range than this gets no hairpin entries beyond it.
+_MOST_HAIRPINS = 4096
+
+
+def plan(pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network]) -> str:
+    """The whole table, replacing what there was, one per family of `pod_ranges`."""
+    return "".join(_table(pods, [c for c in cluster_ranges if c.version == pods.version]) for pods in pod_ranges)
+
+
+def _table(pods: Network, cluster: Sequence[Network]) -> str:
+    family = family_of(pods)
+    ip, table = family.name, f"{family.name} {MASQUERADE_TABLE}"
+    inside = ", ".join(str(network) for network in cluster)
+    hairpins = ",\n".join(f"\t\t\t{a} . {a}" for a, _ in zip(pods.hosts(), range(_MOST_HAIRPINS), strict=False))
+    multicast = "224.0.0.0/4" if family.version == 4 else "ff00::/8"
+    return f"""\
+add table {table}
+delete table {table}
+table {table} {{
+	set cluster-ranges {{
+		type {family.address_type}
+		flags interval
+		elements = {{ {inside} }}
+	}}
+	set hairpins {{
+		type {family.address_type} . {family.address_type}
+		elements = {{
+{hairpins} }}
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		{ip} saddr {pods} {ip} daddr != @cluster-ranges {ip} daddr != {multicast} oifname != "{BRIDGE}" masquerade
+		ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade
+	}}
+}}
+"""
+
+
+async def apply(nft: Nft, pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network]) -> None:
+    await nft.run(plan(pod_ranges, cluster_ranges))

@@ -1,0 +1,46 @@
+"""Entering a network namespace.
+
+Owns: setns for the calling thread, and back. Called by: cni.add, cni.check, agent.serving (port-forward), tests.
+Never does: create or delete namespaces (containerd does), run in the event loop's thread while it has other work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NetnsError(Exception):
+    """A namespace could not be opened or entered."""
+
+
+@contextmanager
+def entered(path: str) -> Iterator[None]:
+    """The calling thread is in the namespace at `path` inside the block, and back in its own after it."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NetnsError(f"network namespace {path}: {error.strerror}") from error
+        try:
+            _setns(there, path)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _setns(here, "that this thread came from")
+    finally:
+        os.close(here)
+
+
+def _setns(descriptor: int, name: str) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise NetnsError(f"cannot enter the network namespace {name}: {os.strerror(number)}")

@@ -1,0 +1,46 @@
+"""Taking the network back.
+
+Owns: removing every link, route and table of k1s's. Called by: cli uninstall, `make down`, tests.
+Never does: touch anything whose name is not k1s's. Repeatable; routes go with their links.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from k1s.net import link, names, sysctl
+from k1s.net.nft import NftContext
+from k1s.net.setup import sysctl_memory
+
+
+def remove_all(state_dir: Path | None = None) -> list[str]:
+    """Remove all of it from the calling thread's network namespace; with `state_dir` also put kernel settings back.
+
+    Synchronous, and not to be called inside a running event loop. Returns what was removed, for people to read.
+    The CNI files are removed by cni.install.remove: they live in k1s's own directories.
+    """
+    removed = _tables()
+    for found in link.links():
+        if found.name in (names.BRIDGE, names.DNS_LINK) or (found.kind == "veth" and names.is_veth(found.name)):
+            if link.delete(found.name):
+                removed.append(f"link {found.name}")
+    if state_dir is not None:
+        sysctl.restore(sysctl_memory(state_dir))
+        for record in (state_dir / "addresses").glob("*.json"):
+            record.unlink(missing_ok=True)
+    return removed
+
+
+def _tables() -> list[str]:
+    context = NftContext()
+    try:
+        ours = [
+            f"{table['family']} {table['name']}"
+            for item in context.query("list tables")
+            if (table := item.get("table")) and table["name"].startswith(names.TABLE_PREFIX)
+        ]
+        if ours:
+            context.run("".join(f"delete table {table}\n" for table in ours))
+        return [f"nftables table {table}" for table in ours]
+    finally:
+        context.close()
