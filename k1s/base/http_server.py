@@ -290,6 +290,9 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
         if protocol.transport is not None:
             raise
         raise ConnectionResetError("the client has gone") from None
+    except EOFError as error:
+        # What the stream is made from broke off; the client must see a cut, not an end.
+        raise ConnectionResetError(str(error)) from error
     finally:
         wire.stream_task = None
         close = getattr(answer.chunks, "aclose", None)
