@@ -10,6 +10,7 @@ told as one; an object may cause 25 events at once, then one every five minutes.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
 from collections import OrderedDict
@@ -65,6 +66,12 @@ class EventRecorder:
         self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
         self.dropped = 0
+
+    def named(self, component: str) -> EventRecorder:
+        """The same queue and memory under another name; only the first recorder is run."""
+        other = copy.copy(self)
+        other._component = component
+        return other
 
     def event(self, obj: Object, type: str, reason: str, message: str, *, field_path: str = "") -> None:
         """Record that something happened to `obj` (an object with kind, or an ObjectReference). `type`: Normal or Warning."""
@@ -137,6 +144,7 @@ class EventRecorder:
             *(reference.get(f, "") for f in ("kind", "namespace", "name", "uid", "apiVersion", "fieldPath")),
             event["type"],
             event["reason"],
+            event["reportingComponent"],
         )
         now = self._clock.monotonic()
         similar = self._similar.get(group)

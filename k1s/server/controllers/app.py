@@ -1,0 +1,61 @@
+"""The controllers, in the order in which they start.
+
+Owns: CONTROLLERS and `run`. Called by: server/app. Never does: reconcile.
+Every controller gets the client and the event recorder under its own name, so that managedFields, events and audit say who.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from k1s.base.clock import Clock
+from k1s.base.metrics import Registry
+from k1s.base.tasks import Supervisor
+from k1s.client.controller import QueueMetrics
+from k1s.client.events import EventRecorder
+from k1s.client.interface import Client, InformerFactory
+from k1s.client.rest import RestClient
+from k1s.server.controllers.config import ControllerConfig
+from k1s.server.controllers.deployment.controller import DeploymentController
+from k1s.server.controllers.endpointslice import EndpointSliceController
+from k1s.server.controllers.node_ipam import NodeIpamController
+from k1s.server.controllers.reconciler import Context, Reconciler
+from k1s.server.controllers.replicaset import ReplicaSetController
+from k1s.server.controllers.replicationcontroller import ReplicationControllerController
+from k1s.server.controllers.root_ca import RootCaController
+from k1s.server.controllers.service_account import ServiceAccountController
+
+# What a new pod waits for comes first.
+CONTROLLERS: tuple[type[Reconciler], ...] = (
+    ServiceAccountController,
+    RootCaController,
+    NodeIpamController,
+    DeploymentController,
+    ReplicaSetController,
+    ReplicationControllerController,
+    EndpointSliceController,
+)
+
+
+async def run(
+    client: Client,
+    informers: InformerFactory,
+    clock: Clock,
+    config: ControllerConfig,
+    ready: Callable[[], None],
+    *,
+    registry: Registry | None = None,
+) -> None:
+    """Run every controller until cancelled; `ready` is called when all of them work."""
+    recorder = EventRecorder(client, "controllers", clock=clock)
+    metrics = QueueMetrics(registry) if registry is not None else None
+    async with Supervisor() as tasks:
+        tasks.spawn("controller-events", recorder.run())
+        for kind in CONTROLLERS:
+            if kind.name in config.disabled:
+                continue
+            name = f"{kind.name}-controller"
+            named = client.named(name) if isinstance(client, RestClient) else client
+            context = Context(named, informers, clock, recorder.named(name), config, metrics)
+            await tasks.start(name, kind(context).run)
+        ready()
