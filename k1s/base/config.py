@@ -45,18 +45,61 @@ def load(
 
     `--config` names another file; the default one may be absent, a named one may not.
     """
-    parser = _parser(kind, program, description, config_file)
-    given = vars(parser.parse_args(argv))
+    config: T = load_all((kind,), argv, program=program, description=description, config_file=config_file, environ=environ)[0]
+    return config
+
+
+def load_all(
+    kinds: Sequence[type[Any]],
+    argv: Sequence[str],
+    *,
+    program: str,
+    description: str,
+    config_file: Path,
+    environ: Mapping[str, str] = os.environ,
+) -> list[Any]:
+    """The same for several dataclasses whose flags are taken together; a flag that two of them have sets both."""
+    fields = _fields(kinds)
+    given = vars(_parser(fields, program, description, config_file).parse_args(argv))
     named = given.pop("config", None)
-    values = _read_files(kind, Path(named) if named else config_file, must_exist=named is not None)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    values = _read_files(fields, Path(named) if named else config_file, must_exist=named is not None)
+    for flag, (wanted, field) in fields.items():
         env = field.metadata.get("env")
         if env and environ.get(env):
-            values[field.name] = _convert(field.metadata["flag"], _field_type(kind, field), environ[env], f"${env}")
-    for name, value in given.items():
-        field = next(f for f in dataclasses.fields(kind) if f.name == name)  # type: ignore[arg-type]
-        values[name] = _convert(field.metadata["flag"], _field_type(kind, field), value, "the command line")
-    return kind(**values)
+            values[flag] = _convert(flag, wanted, environ[env], f"${env}")
+    for flag, value in given.items():
+        values[flag] = _convert(flag, fields[flag][0], value, "the command line")
+    return [
+        kind(**{field.name: values[flag] for field in _own(kind) if (flag := field.metadata["flag"]) in values}) for kind in kinds
+    ]
+
+
+def as_flags(config: Any) -> list[str]:
+    """The command-line flags that give this config again; secrets are left out, they do not belong into an argv."""
+    out: list[str] = []
+    for field in _own(type(config)):
+        value = getattr(config, field.name)
+        if value != field.default and not field.metadata["secret"]:
+            text = _show(value) if not isinstance(value, bool) else str(value).lower()
+            out.append(f"--{field.metadata['flag']}={text}")
+    return out
+
+
+_Fields = dict[str, tuple[Any, "dataclasses.Field[Any]"]]
+
+
+def _own(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if "flag" in field.metadata]
+
+
+def _fields(kinds: Sequence[type[Any]]) -> _Fields:
+    """Flag -> (type, field), in order; of a flag that stands twice the first counts."""
+    out: _Fields = {}
+    for kind in kinds:
+        hints = typing.get_type_hints(kind)
+        for field in _own(kind):
+            out.setdefault(field.metadata["flag"], (hints[field.name], field))
+    return out
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,24 +107,20 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see '{self.prog} --help')")
 
 
-def _parser(kind: type[Any], program: str, description: str, config_file: Path) -> argparse.ArgumentParser:
+def _parser(fields: _Fields, program: str, description: str, config_file: Path) -> argparse.ArgumentParser:
     parser = _Parser(prog=program, description=description, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     parser.add_argument("--config", "-c", metavar="FILE", help=f"config file, each key a flag (default {config_file})")
-    for field in dataclasses.fields(kind):
+    for flag, (wanted, field) in fields.items():
         meta = field.metadata
-        if "flag" not in meta:
-            continue
-        names = [f"--{meta['flag']}", *([f"-{meta['short']}"] if meta["short"] else [])]
+        names = [f"--{flag}", *([f"-{meta['short']}"] if meta["short"] else [])]
         shown = "" if field.default in ("", (), None, False) or meta["secret"] else f" (default {_show(field.default)})"
         env = f" [${meta['env']}]" if meta["env"] else ""
         text = (meta["help"] + shown + env).replace("%", "%%")
-        wanted = _field_type(kind, field)
+        action = "append" if _is_list(wanted) else "store"
         if wanted is bool:
-            parser.add_argument(*names, dest=field.name, nargs="?", const="true", metavar="BOOL", help=text)
-        elif typing.get_origin(wanted) is tuple:
-            parser.add_argument(*names, dest=field.name, action="append", metavar=meta["metavar"] or "VALUE", help=text)
+            parser.add_argument(*names, dest=flag, nargs="?", const="true", metavar="BOOL", help=text)
         else:
-            parser.add_argument(*names, dest=field.name, metavar=meta["metavar"] or "VALUE", help=text)
+            parser.add_argument(*names, dest=flag, action=action, metavar=meta["metavar"] or "VALUE", help=text)
     return parser
 
 
@@ -89,25 +128,19 @@ def _show(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _field_type(kind: type[Any], field: dataclasses.Field[Any]) -> Any:
-    return typing.get_type_hints(kind)[field.name]
-
-
-def _read_files(kind: type[Any], path: Path, *, must_exist: bool) -> dict[str, Any]:
+def _read_files(fields: _Fields, path: Path, *, must_exist: bool) -> dict[str, Any]:
     files = [path] if path.exists() else []
     if must_exist and not files:
         raise ConfigError(f"config file {path} does not exist")
     directory = path.with_name(path.name + ".d")
     if directory.is_dir():
         files += sorted(directory.glob("*.yaml"))
-    by_flag = {f.metadata["flag"]: f for f in dataclasses.fields(kind) if "flag" in f.metadata}
     values: dict[str, Any] = {}
     for file in files:
         for key, value in _read_yaml(file).items():
-            field = by_flag.get(key)
-            if field is None:
+            if key not in fields:
                 raise ConfigError(f"{file}: unknown key {key!r} (each key is a flag of '--help')")
-            values[field.name] = _convert(key, _field_type(kind, field), value, str(file))
+            values[key] = _convert(key, fields[key][0], value, str(file))
     return values
 
 
@@ -125,16 +158,21 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
+def _is_list(wanted: Any) -> bool:
+    origin: Any = typing.get_origin(wanted)
+    return origin is tuple
+
+
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def _convert(flag: str, wanted: Any, value: Any, source: str) -> Any:
     """A value in its field's type; ConfigError names the flag and where the value came from."""
     fault = ConfigError(f"--{flag}: {value!r} (from {source}) is not {_TYPE_NAMES.get(wanted, 'a valid value')}")
-    if typing.get_origin(wanted) is tuple:
+    if _is_list(wanted):
         items = value if isinstance(value, list) else [value]
         return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
-    if isinstance(value, (list, dict)):
+    if isinstance(value, list | dict):
         raise fault
     if wanted is bool:
         text = str(value).lower()

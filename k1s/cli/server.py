@@ -1,0 +1,97 @@
+"""`k1s server`: the control plane, and a node beside it.
+
+Owns: its flags, what is checked before anything is touched, signals. Called by: cli/main. Never does: start parts (server/app).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from k1s.agent.config import AgentConfig
+from k1s.base import log
+from k1s.base.config import ConfigError, as_flags, load_all
+from k1s.cli import check_config
+from k1s.cli.main import EXIT_FAULT, UserError
+from k1s.cli.runner import run_until_signal
+from k1s.cli.steps import Steps
+from k1s.server.config import ServerConfig
+
+CONFIG_FILE = Path("/etc/k1s/config.yaml")
+
+
+def run(words: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    server, agent = load_all(
+        (ServerConfig, AgentConfig),
+        words[1:],
+        program="k1s server",
+        description="Run the control plane, and a node beside it.",
+        config_file=CONFIG_FILE,
+    )
+    log.configure(debug=server.debug)
+    _check(server)
+    if not server.disable_agent:
+        for finding in check_config.missing_for_agent():
+            raise UserError(f"{finding.name}: {finding.remedy} (or start with --disable-agent)")
+    from k1s.server import app
+
+    steps = Steps()
+    try:
+        run_until_signal(app.run(server, agent_argv(server, agent), step=steps.done, ready=steps.ready))
+    except app.StartError as error:
+        raise UserError(str(error)) from error
+    except Exception:
+        import logging
+
+        logging.getLogger("k1s").exception("the server ended by a fault")
+        return EXIT_FAULT
+    return 0
+
+
+def agent_argv(server: ServerConfig, agent: AgentConfig) -> list[str]:
+    """The command of the agent beside the server; its token stays in a file."""
+    local = dataclasses.replace(
+        agent,
+        server=f"https://127.0.0.1:{server.https_listen_port}",
+        token="",
+        token_file=str(server.node_token_file),
+    )
+    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "k1s.cli.main"]
+    # A config file of the server must not be read again by the agent: it is in these flags already.
+    return [*program, "agent", "--config", os.devnull, *as_flags(local), "--control-plane"]
+
+
+def _check(config: ServerConfig) -> None:
+    for flag, value in (("cluster-cidr", config.cluster_cidr), ("service-cidr", config.service_cidr)):
+        for part in value.split(","):
+            try:
+                ipaddress.ip_network(part.strip())
+            except ValueError as error:
+                raise ConfigError(f"--{flag}: {error}") from error
+    pods, services = (ipaddress.ip_network(c.split(",")[0].strip()) for c in (config.cluster_cidr, config.service_cidr))
+    if pods.version == services.version and pods.overlaps(services):
+        raise ConfigError(f"--cluster-cidr {pods} and --service-cidr {services} overlap")
+    try:
+        dns = ipaddress.ip_address(config.cluster_dns)
+    except ValueError as error:
+        raise ConfigError(f"--cluster-dns: {error}") from error
+    if dns not in services:
+        raise ConfigError(f"--cluster-dns {dns} is not in --service-cidr {services}")
+    if not 0 < config.https_listen_port < 65536:
+        raise ConfigError(f"--https-listen-port: {config.https_listen_port} is not a port")
+    try:
+        mode = int(config.write_kubeconfig_mode, 8)
+    except ValueError as error:
+        raise ConfigError(
+            f"--write-kubeconfig-mode: {config.write_kubeconfig_mode!r} is not an octal mode such as 600"
+        ) from error
+    if not 0 <= mode <= 0o777:
+        raise ConfigError(f"--write-kubeconfig-mode: {config.write_kubeconfig_mode!r} is not an octal mode such as 600")
+    low, _, high = config.service_node_port_range.partition("-")
+    if not (low.isdigit() and high.isdigit() and 0 < int(low) <= int(high) < 65536):
+        raise ConfigError(f"--service-node-port-range: {config.service_node_port_range!r} is not a range such as 30000-32767")

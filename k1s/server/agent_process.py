@@ -1,0 +1,138 @@
+"""The agent beside the server: one supervised child process.
+
+Owns: starting it, adopting one that outlived a killed server, restarting it when it dies, ending it with the server.
+Called by: server/app. Never does: talk to it; the agent is a client like any other.
+
+The agent runs in a session of its own, so a killed server takes nothing with it. Its process is watched through a pidfd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from k1s.base.backoff import Backoff
+from k1s.base.clock import Clock
+from k1s.base.files import read_if_exists, write_atomic
+
+log = logging.getLogger("k1s.server.agent")
+
+STOP_SECONDS = 15.0
+# An agent that lived this long had no trouble starting: its next death is a new story.
+_STEADY_SECONDS = 60.0
+_RESTART = Backoff(initial=0.2, maximum=30.0)
+
+
+class AgentProcess:
+    """`argv` is the whole command; `pid_file` remembers the child across servers."""
+
+    def __init__(self, argv: Sequence[str], pid_file: Path, clock: Clock) -> None:
+        self._argv = list(argv)
+        self._pid_file = pid_file
+        self._clock = clock
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Keep an agent running; on cancellation end it and return once it has gone."""
+        failures = 0
+        while True:
+            began = self._clock.monotonic()
+            child = self._adopt() or self._spawn()
+            ready()
+            try:
+                await child.wait()
+            except asyncio.CancelledError:
+                await child.stop()
+                self._pid_file.unlink(missing_ok=True)
+                raise
+            self._pid_file.unlink(missing_ok=True)
+            failures = 1 if self._clock.monotonic() - began > _STEADY_SECONDS else failures + 1
+            delay = _RESTART.delay(failures)
+            log.warning("the agent ended (%s); restarting it in %.1f s", child.outcome(), delay)
+            await self._clock.sleep(delay)
+
+    def _adopt(self) -> _Child | None:
+        """An agent that is running already with the same command; one with another command is told to end."""
+        content = read_if_exists(self._pid_file)
+        if content is None:
+            return None
+        try:
+            saved = json.loads(content)
+            pid, started, argv = int(saved["pid"]), saved["started"], saved["argv"]
+        except (ValueError, KeyError, TypeError):
+            self._pid_file.unlink(missing_ok=True)
+            return None
+        if _start_time(pid) != started:
+            return None
+        if argv != self._argv:
+            log.info("the running agent has other options; replacing it")
+            os.kill(pid, signal.SIGTERM)
+            return None
+        log.info("found the agent running (pid %d)", pid)
+        return _Child(pid, None)
+
+    def _spawn(self) -> _Child:
+        process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        note = {"pid": process.pid, "started": _start_time(process.pid), "argv": self._argv}
+        self._pid_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._pid_file, json.dumps(note).encode())
+        return _Child(process.pid, process)
+
+
+class _Child:
+    """A process that is ours or was our predecessor's."""
+
+    def __init__(self, pid: int, process: subprocess.Popen[bytes] | None) -> None:
+        self.pid = pid
+        self._process = process
+        self._pidfd = os.pidfd_open(pid)
+
+    async def wait(self) -> None:
+        """Return when it has ended."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        loop.add_reader(self._pidfd, wake)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        if self._process is not None:
+            self._process.wait()
+
+    async def stop(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.wait()
+        except TimeoutError:
+            log.warning("the agent did not end within %.0f s; killing it", STOP_SECONDS)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await self.wait()
+
+    def outcome(self) -> str:
+        if self._process is None:
+            return "exit code unknown"
+        code = self._process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _start_time(pid: int) -> str:
+    """The kernel's start time of a process, "" if there is none: a pid alone may have been given anew."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # The command in parentheses may hold spaces; the 22nd field is the 20th after it.
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
