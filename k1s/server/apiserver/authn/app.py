@@ -74,7 +74,7 @@ def bearer_token(request: Request) -> str:
         if text.startswith(_WEBSOCKET_PREFIX):
             encoded = text[len(_WEBSOCKET_PREFIX) :]
             try:
-                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+                return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True).decode()
             except (binascii.Error, ValueError) as error:
                 raise unauthorized() from error
     return ""
