@@ -166,11 +166,13 @@ class Log:
 
     def _vacuum(self, pages: int, spare: int) -> int:
         connection = self._need(self._writer)
-        free = int(connection.execute("PRAGMA freelist_count").fetchone()[0]) - spare
-        give = min(pages, free)
-        if give > 0:
-            connection.execute(f"PRAGMA incremental_vacuum({give})").fetchall()
-        return max(0, free - max(give, 0))
+        before = _free_pages(connection) - spare
+        if before <= 0:
+            return 0
+        # Not execute(): it takes one step of a statement that has no columns, and a step gives back one page.
+        connection.executescript(f"PRAGMA incremental_vacuum({min(pages, before)})")
+        left = _free_pages(connection) - spare
+        return max(0, left) if left < before else 0
 
     def _events(self, low: int, high: int, bounds: tuple[str, str], count: int, size: int) -> tuple[list[Replayed], int]:
         found: list[Replayed] = []
@@ -194,3 +196,7 @@ def _values(connection: sqlite3.Connection, revisions: Sequence[int]) -> dict[in
         # Padded to the statement's fixed length; no row has revision 0.
         found.update(connection.execute(SQLITE.values, piece + (0,) * (FETCH - len(piece))))
     return found
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])

@@ -1,0 +1,333 @@
+"""What only the SQLite store has: its file, its errors, what a crash and a full disk leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from k1s.base.clock import VirtualClock
+from k1s.storage.errors import Corrupt, Expired, StoreError, StoreFull
+from k1s.storage.interface import Origin
+from k1s.storage.memory import MemoryStore
+from k1s.storage.open import open_store
+from k1s.storage.sql import writer
+from k1s.storage.sql.backend import SqlStore
+from k1s.storage.sql.compact import Policy
+from k1s.storage.sql.state import CEILING_STEP
+
+BY = Origin("alice", "patch", 42)
+
+
+async def opened(path: Path, **options: object) -> SqlStore:
+    store = SqlStore(path, **options)  # type: ignore[arg-type]
+    await store.open()
+    return store
+
+
+async def killed(store: SqlStore) -> None:
+    """End as kill -9 does: no flush, no farewell."""
+    assert store._writer._task is not None
+    store._writer._task.cancel()
+    if store._writer._flush_timer is not None:
+        store._writer._flush_timer.cancel()
+    await store._compactor.stop()
+    store._read_thread.stop()
+    store._write_thread.stop()
+    store._log.close()
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """The database's thread has no event to wait for."""
+    async with asyncio.timeout(5):
+        while not done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(path) as connection:
+        return connection.execute("SELECT rev, key, prev_rev, deleted, actor, verb, cause FROM log ORDER BY rev").fetchall()
+
+
+async def test_rows_say_who_how_and_why_and_the_file_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "db" / "state.db"
+    store = await opened(path)
+    first = await store.create("/a", b"1", origin=BY)
+    await store.delete("/a", origin=BY)
+    await store.close()
+    assert rows(path) == [(first, "/a", 0, 0, "alice", "patch", 42), (first + 1, "/a", first, 1, "alice", "patch", 42)]
+    for file in (path, path.with_name("state.db.lock")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_volatile_writes_reach_the_disk_late_and_in_order(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    path = tmp_path / "state.db"
+    store = await opened(path, clock=clock)
+    revision = await store.create("/lease", b"0", origin=BY, volatile=True)
+    for number in range(5):
+        revision = await store.update("/lease", b"%d" % number, expected=revision, origin=BY, volatile=True)
+    assert rows(path) == []
+    await clock.advance(writer.FLUSH_SECONDS)
+    await until(lambda: not store._state.unflushed)
+    assert [row[0] for row in rows(path)] == list(range(revision - 5, revision + 1))
+    assert (await store.get("/lease")) == ("/lease", b"4", revision - 5, revision)
+    await clock.advance(10 * writer.FLUSH_SECONDS)
+    assert clock._sleepers == [], "no timer while there is nothing to flush"
+    await store.close()
+
+
+async def test_volatile_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "FLUSH_ROWS", 10)
+    store = await opened(tmp_path / "state.db")
+    for number in range(35):
+        await store.create(f"/{number}", b"", origin=BY, volatile=True)
+        assert len(store._state.unflushed) <= 11
+    await store.close()
+
+
+async def test_a_crash_loses_volatile_writes_but_no_revision_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    durable = await store.create("/durable", b"1", origin=BY)
+    lease = await store.create("/lease", b"1", origin=BY)
+    seen = await store.update("/lease", b"2", expected=lease, origin=BY, volatile=True)
+    gone = await store.create("/gone", b"1", origin=BY, volatile=True)
+    kept = await store.update("/gone", b"2", expected=gone, origin=BY)
+    await killed(store)
+
+    store = await opened(path)
+    assert kept < store.revision <= kept + CEILING_STEP
+    assert await store.get("/lease") == ("/lease", b"1", lease, lease)
+    assert await store.get("/durable") == ("/durable", b"1", durable, durable)
+    assert await store.get("/gone") == ("/gone", b"2", gone, kept)
+    assert await store.get("/gone", revision=kept - 1) is None
+    with pytest.raises(Expired):
+        store.watch("/", after=seen)  # has seen a write that is lost
+    start = store.revision
+    watch = store.watch("/", after=start)
+    again = await store.update("/lease", b"3", expected=lease, origin=BY)
+    assert again == start + 1
+    assert [event.previous for event in await anext(watch)] == [b"1"]
+    await store.close()
+
+    store = await opened(path)
+    assert store.revision == again, "after a clean stop nothing is skipped"
+    with pytest.raises(Expired):
+        store.watch("/", after=seen)  # still
+    await store.close()
+
+
+async def test_compaction_finds_rows_whose_successor_a_crash_lost(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    one = await store.create("/k", b"1", origin=BY)
+    two = await store.update("/k", b"2", expected=one, origin=BY, volatile=True)
+    three = await store.update("/k", b"3", expected=two, origin=BY)
+    await killed(store)
+    store = await opened(path)
+    await store.compact(store.revision)
+    await store.compacted()
+    await store.close()
+    assert [row[0] for row in rows(path)] == [three]
+
+
+async def test_compaction_by_age_number_and_only_when_due(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    policy = Policy(keep_revisions=10, keep_seconds=600, slack=10, history_bytes=10**9)
+    store = await opened(tmp_path / "state.db", clock=clock, policy=policy)
+    revision = await store.create("/k", b"", origin=BY)
+    while revision < 15:
+        revision = await store.update("/k", b"", expected=revision, origin=BY)
+    assert clock._sleepers == []
+    while revision < 40:
+        revision = await store.update("/k", b"", expected=revision, origin=BY)
+    await clock.advance(599)
+    assert store.compacted_revision == 0
+    for _ in range(3):
+        revision = await store.update("/k", b"", expected=revision, origin=BY)
+    await clock.advance(1)
+    await until(lambda: store.compacted_revision > 0)
+    await store.compacted()
+    # Armed at revision 20 and due 600 s later: what is younger stays, whatever its number.
+    assert store.compacted_revision == 20
+    assert len(rows(tmp_path / "state.db")) == revision - 20 + 1
+    await store.close()
+
+
+async def test_compaction_by_size_does_not_wait_for_age(tmp_path: Path) -> None:
+    policy = Policy(keep_revisions=10, keep_seconds=10**6, slack=10, history_bytes=100_000)
+    store = await opened(tmp_path / "state.db", policy=policy)
+    revision = await store.create("/k", b"", origin=BY)
+    for _ in range(300):
+        revision = await store.update("/k", b"x" * 1000, expected=revision, origin=BY)
+    await until(lambda: store.compacted_revision >= 200)
+    await store.close()
+
+
+async def test_compaction_gives_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k1s.storage.sql.compact.SPARE_PAGES", 8)
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    revision = await store.create("/k", b"", origin=BY)
+    for _ in range(200):
+        revision = await store.update("/k", b"x" * 20_000, expected=revision, origin=BY)
+    await store.close()
+    large = path.stat().st_size
+    await store.open()
+    await store.compact(revision)
+    await store.compacted()
+    assert (await store.get("/k")) is not None
+    await store.close()
+    assert path.stat().st_size < large / 10
+
+
+async def test_a_full_disk_refuses_writes_and_recovers(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path, max_bytes=400_000, policy=Policy(keep_revisions=5, slack=10**9))
+    revision = await store.create("/k", b"", origin=BY)
+    lease = await store.create("/lease", b"", origin=BY, volatile=True)
+    written = b""
+    with pytest.raises(StoreFull):
+        for number in range(200):
+            value = b"%d" % number * 5000
+            revision = await store.update("/k", value, expected=revision, origin=BY)
+            written = value
+    assert await store.get("/k") == ("/k", written, 2, revision), "nothing of the refused write is there"
+    results = await asyncio.gather(
+        store.create("/big", b"x" * 500_000, origin=BY),
+        store.update("/lease", b"2", expected=lease, origin=BY, volatile=True),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], StoreFull) and isinstance(results[1], int), "leases go on in memory"
+    # What fills the file is history: it is forgotten at once, and then there is space.
+    async with asyncio.timeout(10):
+        while True:
+            await store.compacted()
+            try:
+                revision = await store.update("/k", b"x" * 5000, expected=revision, origin=BY)
+                break
+            except StoreFull:
+                await asyncio.sleep(0.01)
+    await store.close()
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs")
+async def test_a_full_file_system(small_disk: Path) -> None:
+    store = await opened(small_disk / "state.db")
+    revision = await store.create("/k", b"", origin=BY)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 500_000)
+    with pytest.raises(StoreFull):
+        for _ in range(100):
+            revision = await store.update("/k", b"y" * 30_000, expected=revision, origin=BY)
+    found = await store.get("/k")
+    assert found is not None and found.revision == revision == store.revision
+    ballast.unlink()
+    after = await store.update("/k", b"z", expected=revision, origin=BY)
+    assert after == revision + 1
+    await store.close()
+    await store.open()
+    assert await store.get("/k") == ("/k", b"z", 2, after)
+    await store.close()
+
+
+async def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    text = tmp_path / "text.db"
+    text.write_bytes(b"not a database, but somebody's diary " * 100)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+    for path, message in ((text, "is not a SQLite database"), (other, "not one of k1s")):
+        before = path.read_bytes()
+        with pytest.raises(Corrupt, match=message):
+            await opened(path)
+        assert path.read_bytes() == before
+
+
+async def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "state.db")
+    await store.close()
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(Corrupt, match="newer k1s"):
+        await opened(tmp_path / "state.db")
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+async def test_a_truncated_or_scribbled_file_is_refused(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    for number in range(200):
+        await store.create(f"/{number}", os.urandom(2000), origin=BY)
+    await store.close()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(Corrupt, match="damaged"):
+        await opened(path)
+    middle = len(content) // 2 // 4096 * 4096
+    path.write_bytes(content[:middle] + os.urandom(8 * 4096) + content[middle + 8 * 4096 :])
+    with pytest.raises(Corrupt, match="damaged"):
+        await opened(path)
+    path.write_bytes(content)
+    store = await opened(path)  # and a refusal holds no lock
+    await store.close()
+
+
+async def test_an_empty_file_is_a_first_start_that_was_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "state.db").touch()
+    store = await opened(tmp_path / "state.db")
+    assert await store.create("/a", b"", origin=BY) == 2
+    await store.close()
+
+
+async def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    program = "import asyncio, sys; from k1s.storage.open import open_store; asyncio.run(open_store(sys.argv[1]).open())"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(path), stderr=subprocess.PIPE)
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert f"in use by process {os.getpid()}" in errors.decode()
+    await store.close()
+
+
+def test_endpoints() -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    for dsn in ("sqlite:///tmp/x.db", "/tmp/x.db", "/tmp/x.db?synchronous=normal&max-bytes=5"):
+        store = open_store(dsn)
+        assert isinstance(store, SqlStore) and store._log.path == Path("/tmp/x.db")
+    for dsn, message in (
+        ("postgres://db/k1s", "PostgreSQL is not supported yet"),
+        ("mysql://db/k1s", "MySQL is not supported yet"),
+        ("etcd://x", "unknown datastore 'etcd'"),
+        ("sqlite://", "names no file"),
+        ("/x.db?synchronous=off", "options are"),
+        ("/x.db?cache=1", "options are"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            open_store(dsn)
+
+
+def test_no_database_toolkit_is_imported_for_sqlite() -> None:
+    program = "import sys; from k1s.storage.open import open_store; open_store('/tmp/x'); print('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
