@@ -33,6 +33,21 @@ async def open_network(state_dir: Path, pod_range: Network, cluster_ranges: Sequ
     return network
 
 
+def service_link(network: PodNetwork, service_ranges: Sequence[Network], addresses: Sequence[str]) -> None:
+    """The link that holds the cluster DNS address, with the route for every service address. In a worker thread.
+
+    The route makes services reachable on a host without a default route, keeps packets for services that do not exist on
+    this host, and gives the host an address that every pod can answer. A bridge without ports does what a dummy link does,
+    and needs no kernel module that the pods' bridge does not need.
+    """
+    held = [f"{a}/{128 if ':' in a else 32}" for a in addresses]
+    link.ensure_link(names.DNS_LINK, "bridge", addresses=held)
+    link.remove_addresses(names.DNS_LINK, held)
+    for service_range in service_ranges:
+        if service_range.version == network.ipam.network.version:
+            link.ensure_route(str(service_range), names.DNS_LINK, source=str(network.ipam.gateway))
+
+
 async def write_rules(network: PodNetwork, cluster_ranges: Sequence[Network]) -> None:
     """Masquerading and host ports again, after somebody flushed them."""
     await masquerade.apply(network.nft, [network.ipam.network], cluster_ranges)

@@ -1,0 +1,113 @@
+"""Hearing that somebody else changed k1s's tables (firewall restarts, `nft flush ruleset`).
+
+Owns: the netlink subscription to nftables changes. Called by: agent.network. Never does: repair; look at other tables.
+Standard library only; costs nothing while nobody changes rules.
+
+Whose change it was the kernel tells with each transaction, as a thread id in the first pid namespace, which is not the id
+that the thread sees itself in a container. So the monitor learns its own side's id from a marker table that it makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+import struct
+from collections.abc import Iterator
+
+from k1s.net.names import TABLE_PREFIX
+from k1s.net.nft import Nft
+
+_NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 270, 1
+_GROUP = 7
+_SUBSYSTEM = 10
+_NEW_GENERATION = 15
+_TABLE_NAME, _GENERATION_PID = 1, 2
+_RECEIVE_BUFFER = 1 << 20
+
+
+class Monitor:
+    """`wait` returns when a k1s table was changed by somebody else, or when changes were missed."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+        self._own = 0
+        self._marker = ""
+        self._touched: set[str] = set()
+        self._foreign = asyncio.Event()
+        self._learned = asyncio.Event()
+
+    async def start(self, nft: Nft) -> None:
+        """Listen; returns when the monitor knows which changes are `nft`'s."""
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self._marker = f"{TABLE_PREFIX}mark-{secrets.token_hex(4)}"
+        await nft.run(f"add table ip {self._marker}")
+        await self._learned.wait()
+        await nft.run(f"delete table ip {self._marker}")
+
+    async def wait(self) -> None:
+        await self._foreign.wait()
+        self._foreign.clear()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BUFFER)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                # Messages were lost. Nothing is known of them, so somebody has to look (agent.network does).
+                self._touched.clear()
+                self._foreign.set()
+                continue
+            for kind, body in messages(data):
+                self._note(kind, body)
+
+    def _note(self, kind: int, body: bytes) -> None:
+        """Changes come first, then the generation that says who made them."""
+        values = attributes(body[4:])
+        if kind != _NEW_GENERATION:
+            name = values.get(_TABLE_NAME, b"").rstrip(b"\0").decode(errors="replace")
+            if name.startswith(TABLE_PREFIX):
+                self._touched.add(name)
+            return
+        (author,) = struct.unpack(">I", values.get(_GENERATION_PID, b"\0\0\0\0"))
+        if self._marker in self._touched:
+            self._own = author
+            self._learned.set()
+        elif self._touched and author != self._own:
+            self._foreign.set()
+        self._touched.clear()
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(nftables message type, its bytes after the netlink header) for each message of a datagram."""
+    offset = 0
+    while offset + 16 <= len(data):
+        size, kind = struct.unpack_from("=IH", data, offset)
+        if kind >> 8 == _SUBSYSTEM:
+            yield kind & 0xFF, data[offset + 16 : offset + size]
+        offset += (max(size, 16) + 3) & ~3
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The top-level attributes; of every kind of object attribute 1 is the table's name."""
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, offset)
+        if size < 4:
+            break
+        found.setdefault(kind & 0x3FFF, data[offset + 4 : offset + size])
+        offset += (size + 3) & ~3
+    return found

@@ -1,0 +1,191 @@
+"""Services into the kernel: the whole table at start, afterwards only the elements that changed.
+
+Owns: what the kernel holds at the moment, who owns a frontend that two Services claim, and the transactions.
+Called by: agent.network. Never does: watch the API; decide what a Service means (plan).
+
+Bounds: state is one plan per Service. Chains made on demand are kept until the next full load, which comes by itself when
+more than 512 have gathered. A transaction that the kernel refuses (somebody changed the table) is answered by a full load;
+if that fails too the error goes up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from k1s.net import conntrack
+from k1s.net.family import IPV4, Family
+from k1s.net.nft import Nft, NftError
+from k1s.net.proxy import affinity, table
+from k1s.net.proxy.endpoints import Place
+from k1s.net.proxy.plan import EMPTY, Balance, Chain, Elements, ServicePlan, plan_service
+
+Object = dict[str, Any]
+# namespace/name -> the Service, or None if there is none, and its EndpointSlices.
+Lookup = Callable[[str], tuple[Object | None, Iterable[Object]]]
+
+_MOST_CHAINS = 512
+# Made with the table: a chain that has to be added later makes nft read every element first (0.1 s at 1,000 Services).
+_COMMON: frozenset[Chain] = frozenset(Balance("ip", targets, False, False) for targets in range(1, 17))
+_log = logging.getLogger("k1s.net.proxy")
+
+
+@dataclass(slots=True)
+class _State:
+    """One family's table."""
+
+    family: Family
+    plans: dict[str, ServicePlan] = field(default_factory=dict)
+    held: dict[str, Elements] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, set[str]] = field(default_factory=dict)
+    chains: set[Chain] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Change:
+    """What one transaction does, and what is to be cut off after it."""
+
+    chains: set[Chain] = field(default_factory=set)
+    deletes: Elements = field(default_factory=dict)
+    adds: Elements = field(default_factory=dict)
+    udp: dict[str, frozenset[str]] = field(default_factory=dict)
+    sticky: bool = False
+
+
+class ServiceProxy:
+    """The proxy of one node. Not to be called concurrently: one task owns it."""
+
+    def __init__(
+        self,
+        nft: Nft,
+        lookup: Lookup,
+        *,
+        place: Place,
+        ranges: table.Ranges,
+        families: Sequence[Family] = (IPV4,),
+        own_addresses: Collection[str] = (),
+    ) -> None:
+        self._nft, self._lookup = nft, lookup
+        self._place, self._ranges = place, ranges
+        self._own_addresses = frozenset(own_addresses)
+        self._states = [_State(family) for family in families]
+
+    async def load(self, services: Collection[str]) -> None:
+        """Replace the tables by ones that hold exactly these Services, in one transaction."""
+        texts, changes = [], []
+        for number, old in enumerate(self._states):
+            state = self._states[number] = _State(old.family)
+            change = self._stage(state, services)
+            change.chains |= _COMMON
+            state.chains |= _COMMON
+            texts.append(table.begin_text(state.family, self._ranges) + _text(state.family, change))
+            changes.append((state.family, change))
+        await self._nft.run("".join(texts))
+        # Flows that outlived a target while nobody watched.
+        for family, change in changes:
+            if change.udp:
+                await conntrack.cut_udp(family, change.udp)
+
+    async def update(self, services: Collection[str]) -> None:
+        """Bring the kernel up to date with these Services, whether changed, new or gone."""
+        known = {key for state in self._states for key in state.plans}
+        if any(len(state.chains) > _MOST_CHAINS for state in self._states):
+            await self.load(known | set(services))
+            return
+        changes = [(state.family, self._stage(state, services)) for state in self._states]
+        text = "".join(_text(family, change) for family, change in changes)
+        if not text:
+            return
+        try:
+            await self._nft.run(text)
+        except NftError as error:
+            _log.warning("service table is not as it was left, writing it anew: %s", error)
+            await self.load(known | set(services))
+        for family, change in changes:
+            if change.udp:
+                await conntrack.cut_udp(family, change.udp)
+            if change.sticky:
+                await affinity.forget(self._nft, family, self._sticky(family))
+
+    def _sticky(self, family: Family) -> dict[str, frozenset[str]]:
+        state = next(s for s in self._states if s.family is family)
+        return {frontend: targets for plan in state.plans.values() for frontend, targets in plan.sticky.items()}
+
+    def _stage(self, state: _State, services: Collection[str]) -> _Change:
+        """Plan these Services, note the new state and return the way to it."""
+        change = _Change()
+        queue = deque(sorted(services))
+        while queue:
+            key = queue.popleft()
+            before, held = state.plans.pop(key, EMPTY), state.held.pop(key, {})
+            service, slices = self._lookup(key)
+            plan = EMPTY
+            if service is not None:
+                plan = plan_service(
+                    service,
+                    slices,
+                    family=state.family,
+                    place=self._place,
+                    before=before,
+                    own_addresses=self._own_addresses,
+                )
+            now = self._claim(state, key, before, plan, queue)
+            if service is not None:
+                state.plans[key] = plan
+            if now:
+                state.held[key] = now
+            _difference(change, held, now)
+            change.chains |= plan.chains - state.chains
+            _note_flows(change, before, plan)
+        state.chains |= change.chains
+        return change
+
+    def _claim(self, state: _State, key: str, before: ServicePlan, plan: ServicePlan, queue: deque[str]) -> Elements:
+        """The elements of the frontends that are the Service's; frontends it gave up go to who waits for them."""
+        mine: Elements = {}
+        for frontend, elements in plan.frontends.items():
+            if state.owners.setdefault(frontend, key) == key:
+                mine |= elements
+            else:
+                state.waiting.setdefault(frontend, set()).add(key)
+        for frontend in before.frontends.keys() - plan.frontends.keys():
+            waiting = state.waiting.get(frontend, set())
+            waiting.discard(key)
+            if state.owners.get(frontend) == key:
+                del state.owners[frontend]
+                queue.extend(sorted(waiting))
+                waiting.clear()
+            if not waiting:
+                state.waiting.pop(frontend, None)
+        return mine
+
+
+def _difference(change: _Change, held: Elements, now: Elements) -> None:
+    for element, value in held.items():
+        if now.get(element) != value:
+            # What this very transaction was to add needs no delete; it happens when a frontend changes hands.
+            if change.adds.pop(element, None) is None:
+                change.deletes[element] = value
+    for element, value in now.items():
+        if held.get(element) != value:
+            change.adds[element] = value
+
+
+def _note_flows(change: _Change, before: ServicePlan, plan: ServicePlan) -> None:
+    old, new = before.udp_targets(), plan.udp_targets()
+    for frontend in old.keys() | new.keys():
+        if old.get(frontend) != new.get(frontend):
+            change.udp[frontend] = new.get(frontend, frozenset())
+    for frontend, targets in before.sticky.items():
+        if targets - plan.sticky.get(frontend, frozenset()):
+            change.sticky = True
+
+
+def _text(family: Family, change: _Change) -> str:
+    chains = "".join(table.chain_text(family, chain) for chain in sorted(change.chains, key=lambda c: c.name))
+    deletes = table.elements_text("delete", family, list(change.deletes.items()))
+    return chains + deletes + table.elements_text("add", family, list(change.adds.items()))

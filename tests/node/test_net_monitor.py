@@ -1,0 +1,83 @@
+"""The monitor of nftables changes against a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import netlab
+
+from k1s.net import conntrack, netns
+from k1s.net.family import IPV4
+from k1s.net.monitor import Monitor
+from k1s.net.nft import Nft, NftError
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+
+@pytest.fixture
+def host() -> Iterator[str]:
+    with netlab.namespace() as name, netns.entered(netlab.path_of(name)):
+        yield name
+
+
+@pytest.fixture
+async def nft(host: str) -> AsyncIterator[Nft]:
+    found = Nft()
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def monitor(nft: Nft) -> AsyncIterator[Monitor]:
+    found = Monitor()
+    await asyncio.wait_for(found.start(nft), 5)
+    yield found
+    found.close()
+
+
+async def quiet(monitor: Monitor) -> bool:
+    try:
+        await asyncio.wait_for(monitor.wait(), 0.3)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_own_changes_are_not_told(monitor: Monitor, nft: Nft) -> None:
+    await nft.run("add table ip k1s-x; add set ip k1s-x s { type ipv4_addr; }; add element ip k1s-x s { 10.0.0.1 }")
+    await nft.run("delete element ip k1s-x s { 10.0.0.1 }; delete table ip k1s-x")
+    assert await quiet(monitor)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["flush ruleset", "delete table ip k1s-x", "flush chain ip k1s-x c", "delete element ip k1s-x s { 10.0.0.1 }"],
+)
+async def test_foreign_changes_are_told(monitor: Monitor, nft: Nft, command: str) -> None:
+    await nft.run("table ip k1s-x { set s { type ipv4_addr; elements = { 10.0.0.1 }; }; chain c {\naccept\n} }")
+    netlab.run("nft", "add table ip other")
+    assert await quiet(monitor)
+    netlab.run("nft", command)
+    assert not await quiet(monitor)
+
+
+async def test_errors_carry_nfts_words(nft: Nft) -> None:
+    with pytest.raises(NftError, match="No such file or directory"):
+        await nft.run("delete table ip k1s-not-there")
+    with pytest.raises(NftError, match="syntax error"):
+        await nft.run("gibberish")
+    # One transaction: the good half of a bad one does not stay.
+    with pytest.raises(NftError):
+        await nft.run("add table ip k1s-half; delete table ip k1s-not-there")
+    assert await nft.query("list tables") == []
+
+
+async def test_cutting_flows_of_an_empty_tracker(host: str) -> None:
+    await conntrack.cut_udp(IPV4, {"10.0.0.1 . udp . 53": frozenset()})
