@@ -13,16 +13,49 @@ from collections.abc import Callable
 from k1s.api.catalog import Resource
 from k1s.api.errors import FieldError
 from k1s.api.meta import Object
-from k1s.api.validation import object_meta
+from k1s.api.validation import apps, batch, claims, object_meta, pod, pod_update
 from k1s.api.validation.rules import Errors
 
 Create = Callable[[Errors, Object], None]
 Update = Callable[[Errors, Object, Object], None]
 
-_CREATE: dict[tuple[str, str], Create] = {}
-_UPDATE: dict[tuple[str, str], Update] = {}
-_STATUS: dict[tuple[str, str], Update] = {}
-_SUBRESOURCE: dict[tuple[str, str, str], Update] = {}
+_CREATE: dict[tuple[str, str], Create] = {
+    ("", "PersistentVolumeClaim"): claims.create,
+    ("", "Pod"): pod.create,
+    ("", "PodTemplate"): pod.pod_template,
+    ("", "ReplicationController"): apps.replication_controller,
+    ("apps", "ControllerRevision"): apps.controller_revision,
+    ("apps", "DaemonSet"): apps.daemon_set,
+    ("apps", "Deployment"): apps.deployment,
+    ("apps", "ReplicaSet"): apps.replica_set,
+    ("apps", "StatefulSet"): apps.stateful_set,
+    ("batch", "CronJob"): batch.cron_job,
+    ("batch", "Job"): batch.job,
+}
+# Kinds not here are validated anew on update, nothing in them is fixed.
+_UPDATE: dict[tuple[str, str], Update] = {
+    ("", "PersistentVolumeClaim"): claims.update,
+    ("", "Pod"): pod_update.update,
+    ("apps", "ControllerRevision"): apps.controller_revision_update,
+    ("apps", "DaemonSet"): apps.daemon_set_update,
+    ("apps", "Deployment"): apps.deployment_update,
+    ("apps", "ReplicaSet"): apps.replica_set_update,
+    ("apps", "StatefulSet"): apps.stateful_set_update,
+    ("batch", "CronJob"): batch.cron_job_update,
+    ("batch", "Job"): batch.job_update,
+}
+_STATUS: dict[tuple[str, str], Update] = {
+    ("", "ReplicationController"): apps.replicas_status,
+    ("apps", "DaemonSet"): apps.daemon_set_status,
+    ("apps", "Deployment"): apps.replicas_status,
+    ("apps", "ReplicaSet"): apps.replicas_status,
+    ("apps", "StatefulSet"): apps.replicas_status,
+    ("batch", "Job"): batch.job_status,
+}
+_SUBRESOURCE: dict[tuple[str, str, str], Update] = {
+    ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
+    ("", "Pod", "resize"): pod_update.resize,
+}
 
 
 def validate_create(resource: Resource, obj: Object) -> list[FieldError]:

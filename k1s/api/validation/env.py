@@ -1,0 +1,150 @@
+"""Environment of a container: env, valueFrom, envFrom, and the downward API's field references.
+
+Called by: containers.py, volumes.py. Never does: look whether a config map or secret exists (the agent does).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from k1s.api import names, quantity
+from k1s.api.errors import invalid_value, not_supported, required
+from k1s.api.meta import Object
+from k1s.api.validation.rules import Errors, named, strings
+
+ENV_FIELDS = (
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+)
+VOLUME_FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
+_RESOURCES = (
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+)
+_SUBSCRIPT = re.compile(r"metadata\.(annotations|labels)\['(.*)'\]\Z", re.DOTALL)
+_BYTES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+_CHOICES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
+
+
+def field_ref(errs: Errors, field: str, ref: Object, allowed: tuple[str, ...]) -> None:
+    """ObjectFieldSelector."""
+    if not ref.get("apiVersion"):
+        errs.append(required(f"{field}.apiVersion"))
+        return
+    path = ref.get("fieldPath")
+    if not path:
+        errs.append(required(f"{field}.fieldPath"))
+        return
+    subscript = _SUBSCRIPT.match(path)
+    if subscript is not None:
+        key = subscript.group(2)
+        strings(errs, field, key.lower() if subscript.group(1) == "annotations" else key, names.qualified_name)
+    elif path not in ENV_FIELDS and path not in VOLUME_FIELDS:
+        errs.append(invalid_value(f"{field}.fieldPath", path, f"error converting fieldPath: field label not supported: {path}"))
+    elif path not in allowed:
+        errs.append(not_supported(f"{field}.fieldPath", path, allowed))
+
+
+def resource_field_ref(errs: Errors, field: str, ref: Object, *, volume: bool) -> None:
+    """ResourceFieldSelector; a volume must say which container."""
+    if volume and not ref.get("containerName"):
+        errs.append(required(f"{field}.containerName"))
+        return
+    resource = ref.get("resource")
+    if not resource:
+        errs.append(required(f"{field}.resource"))
+        return
+    huge = resource.startswith(("limits.hugepages-", "requests.hugepages-"))
+    if resource not in _RESOURCES and not huge:
+        errs.append(not_supported(f"{field}.resource", resource, _RESOURCES))
+        return
+    divisor = ref.get("divisor")
+    if divisor is None or divisor in ("", "0", 0):
+        return
+    cpu = resource.endswith(".cpu")
+    allowed = ("1m", "1") if cpu else _BYTES
+    try:
+        if quantity.canonical(divisor) in allowed:
+            return
+    except ValueError:
+        pass
+    what = "cpu" if cpu else resource.partition(".")[2].partition("-")[0].replace("ephemeral", "local ephemeral storage")
+    text = f"only divisor's values {' and '.join(allowed) if cpu else ', '.join(allowed)} are supported with the {what} resource"
+    errs.append(invalid_value(f"{field}.divisor", str(divisor), text))
+
+
+def _key_ref(errs: Errors, field: str, ref: Object) -> None:
+    strings(errs, f"{field}.name", ref.get("name") or "", names.dns1123_subdomain)
+    if not ref.get("key"):
+        errs.append(required(f"{field}.key"))
+    else:
+        strings(errs, f"{field}.key", ref["key"], names.config_map_key)
+
+
+def _file_key_ref(errs: Errors, field: str, ref: Object) -> None:
+    named(errs, f"{field}.key", ref.get("key"), names.env_var_name)
+    named(errs, f"{field}.volumeName", ref.get("volumeName"), names.dns1123_label)
+    if not ref.get("path"):
+        errs.append(required(f"{field}.path"))
+    elif ref["path"].startswith("/"):
+        errs.append(invalid_value(f"{field}.path", ref["path"], "must be a relative path"))
+    elif ".." in ref["path"].split("/"):
+        errs.append(invalid_value(f"{field}.path", ref["path"], "must not contain '..'"))
+
+
+def _value_from(errs: Errors, field: str, variable: Object) -> None:
+    source = variable["valueFrom"]
+    given = [key for key in _CHOICES if source.get(key) is not None]
+    at = f"{field}.valueFrom"
+    if source.get("fieldRef") is not None:
+        field_ref(errs, f"{at}.fieldRef", source["fieldRef"], ENV_FIELDS)
+    if source.get("resourceFieldRef") is not None:
+        resource_field_ref(errs, f"{at}.resourceFieldRef", source["resourceFieldRef"], volume=False)
+    for key in ("configMapKeyRef", "secretKeyRef"):
+        if source.get(key) is not None:
+            _key_ref(errs, f"{at}.{key}", source[key])
+    if source.get("fileKeyRef") is not None:
+        _file_key_ref(errs, f"{at}.fileKeyRef", source["fileKeyRef"])
+    if not given:
+        choice = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        errs.append(invalid_value(at, "", choice))
+    elif variable.get("value"):
+        errs.append(invalid_value(at, "", "may not be specified when `value` is not empty"))
+    elif len(given) > 1:
+        errs.append(invalid_value(at, "", "may not have more than one field specified at a time"))
+
+
+def env(errs: Errors, field: str, variables: Any) -> None:
+    """container.env."""
+    for index, variable in enumerate(variables or ()):
+        at = f"{field}[{index}]"
+        named(errs, f"{at}.name", variable.get("name"), names.env_var_name)
+        if variable.get("valueFrom") is not None:
+            _value_from(errs, at, variable)
+
+
+def env_from(errs: Errors, field: str, sources: Any) -> None:
+    """container.envFrom."""
+    for index, source in enumerate(sources or ()):
+        at = f"{field}[{index}]"
+        if source.get("prefix"):
+            strings(errs, f"{at}.prefix", source["prefix"], names.env_var_name)
+        given = [key for key in ("configMapRef", "secretRef") if source.get(key) is not None]
+        for key in given:
+            strings(errs, f"{at}.{key}.name", source[key].get("name") or "", names.dns1123_subdomain)
+        if not given:
+            errs.append(invalid_value(at, "", "must specify one of: `configMapRef` or `secretRef`"))
+        elif len(given) > 1:
+            errs.append(invalid_value(at, "", "may not have more than one field specified at a time"))
