@@ -31,30 +31,27 @@ def written() -> int:
     raise RuntimeError("/proc/self/io has no write_bytes")
 
 
-async def update_all(store: SqlStore, count: int, callers: int, *, volatile: bool) -> list[float]:
-    """`count` updates by `callers` at once, each on keys of its own; the seconds each took."""
+async def update_all(store: SqlStore, count: int, callers: int, *, volatile: bool) -> tuple[float, list[float]]:
+    """`count` updates by `callers` at once, each on keys of its own; the seconds it all took, and each."""
+    known = {item.key: item.revision for item in (await store.list("/bench/")).items}
     seconds: list[float] = []
 
     async def caller(number: int) -> None:
-        known: dict[str, int] = {}
         for step in range(count // callers):
             key = f"/bench/{(number + step * callers) % OBJECTS:05}"
             begin = time.perf_counter()
-            if key not in known:
-                current = await store.get(key)
-                known[key] = current.revision if current else 0
-                begin = time.perf_counter()
             known[key] = await store.update(key, VALUE, expected=known[key], origin=BY, volatile=volatile)
             seconds.append(time.perf_counter() - begin)
 
+    begin = time.perf_counter()
     await asyncio.gather(*(caller(number) for number in range(callers)))
-    return seconds
+    return time.perf_counter() - begin, seconds
 
 
 async def report(store: SqlStore, name: str, writes: int, callers: int, *, volatile: bool) -> None:
-    before, begin = written(), time.perf_counter()
-    seconds = await update_all(store, writes, callers, volatile=volatile)
-    rate = len(seconds) / (time.perf_counter() - begin)
+    before = written()
+    total, seconds = await update_all(store, writes, callers, volatile=volatile)
+    rate = len(seconds) / total
     p50, p99 = (statistics.quantiles(seconds, n=100)[i] * 1000 for i in (49, 98))
     disk = (written() - before) / len(seconds) / 1024
     print(f"{name:<12} {rate:8.0f} writes/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  {disk:6.2f} KiB to disk per revision")

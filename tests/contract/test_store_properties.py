@@ -156,8 +156,9 @@ async def run(steps: Sequence[Sequence[Any]], path: Path | None) -> None:
     for number, step in enumerate(steps):
         if step[0] == "compact":
             target = sorted(model.at)[int(step[1] * (len(model.at) - 1))]
+            if target > store.compacted_revision:
+                model.flush()  # what is not on disk cannot be swept
             await store.compact(target)
-            model.flush() if target > 1 else None
         elif step[0] == "reopen" and path:
             await store.close()
             model.flush()

@@ -140,6 +140,38 @@ async def test_compaction_finds_rows_whose_successor_a_crash_lost(tmp_path: Path
     assert [row[0] for row in rows(path)] == [three]
 
 
+async def test_a_compaction_is_kept_over_a_restart_and_sweeps_volatile_rows_too(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    one = await store.create("/k", b"1", origin=BY)
+    two = await store.update("/k", b"2", expected=one, origin=BY, volatile=True)
+    await store.compact(two)
+    await store.compacted()
+    assert [row[0] for row in rows(path)] == [two]
+    await killed(store)
+    store = await opened(path)
+    assert store.compacted_revision == two
+    with pytest.raises(Expired):
+        store.watch("/", after=one)
+    await store.close()
+
+
+async def test_a_sweep_that_was_cut_off_goes_on_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    revision = await store.create("/k", b"1", origin=BY)
+    for _ in range(20):
+        revision = await store.update("/k", b"1", expected=revision, origin=BY)
+    monkeypatch.setattr(store._compactor, "_sweep_soon", lambda: None)
+    await store.compact(revision)
+    await store.close()
+    assert len(rows(path)) == 21
+    await store.open()
+    await store.compacted()
+    await store.close()
+    assert [row[0] for row in rows(path)] == [revision]
+
+
 async def test_compaction_by_age_number_and_only_when_due(tmp_path: Path) -> None:
     clock = VirtualClock()
     policy = Policy(keep_revisions=10, keep_seconds=600, slack=10, history_bytes=10**9)
