@@ -26,6 +26,7 @@ check:
 	$(PYTHON) -m ruff format --check k1s tests bench packaging
 	$(PYTHON) -m ruff check k1s tests bench packaging
 	$(PYTHON) -m mypy
+	$(PYTHON) packaging/flags_doc.py --check
 	.venv/bin/lint-imports --config .importlinter --no-cache
 	$(PYTHON) -m pytest -q -m "not root and not e2e" tests
 
@@ -33,6 +34,7 @@ fix:
 	@sh packaging/prepare.sh check
 	$(PYTHON) -m ruff format k1s tests bench packaging
 	$(PYTHON) -m ruff check --fix k1s tests bench packaging
+	$(PYTHON) packaging/flags_doc.py
 
 test:
 	@sh packaging/prepare.sh test
