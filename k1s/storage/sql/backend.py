@@ -47,9 +47,7 @@ class SqlStore:
             # Reading the log takes as long as it is large: not on the event loop.
             loaded = await self._write_thread.run(self._log.open)
             self._state = state = State()
-            repairs = state.load(loaded)
-            if repairs:
-                await self._write_thread.run(self._log.commit, [], [], repairs)
+            state.load(loaded)
         except BaseException:
             self._write_thread.stop()
             self._log.close()
@@ -120,6 +118,18 @@ class SqlStore:
     async def compacted(self) -> None:
         """Wait until the sweep that a compaction started is over."""
         await self._compactor.swept()
+
+    def figures(self) -> dict[str, int]:
+        """Sizes for metrics: each is a count, `bytes` the database file's size."""
+        self._check_open()
+        state = self._state
+        return {
+            "keys": len(state.index),
+            "revisions": state.revision - state.compacted,
+            "unflushed": len(state.unflushed),
+            "watches": self._fanout.watchers,
+            "bytes": self._log.size(),
+        }
 
     def _check_open(self) -> None:
         if not self._opened:

@@ -20,6 +20,8 @@ from k1s.storage.sql.dialects import APPLICATION_ID, LAYOUT, SQLITE
 CHECK_SECONDS = 0.25
 PAGE_SIZE = 4096
 WAL_PAGES = 1000
+# The shared memory beside a WAL grows by 32 KiB.
+SIDE_FILES = 64 * 1024
 
 
 def translate(error: sqlite3.Error | OSError, path: Path) -> StoreError:
@@ -29,13 +31,22 @@ def translate(error: sqlite3.Error | OSError, path: Path) -> StoreError:
             return StoreFull(f"no space left for {path}")
         return StoreError(f"{path}: {error.strerror or error}")
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and not _space(path)):
         return StoreFull(f"no space left for {path}, or its size limit is reached; nothing was written")
     if code == sqlite3.SQLITE_CORRUPT:
         return Corrupt(f"{path} is damaged ({error}): stop k1s, move {path}* away and restore a backup, or start empty")
     if code == sqlite3.SQLITE_NOTADB:
         return Corrupt(f"{path} is not a SQLite database: move it away, or name another --datastore-endpoint")
     return StoreError(f"{path}: {error}")
+
+
+def _space(path: Path) -> bool:
+    """Whether there is room for SQLite's side files: it says "I/O error" where it cannot enlarge them."""
+    try:
+        system = os.statvfs(path.parent)
+    except OSError:
+        return True
+    return system.f_bavail * system.f_frsize > SIDE_FILES
 
 
 class Lock:

@@ -133,8 +133,12 @@ class Log:
                 current.pop(key, None)
             else:
                 current[key] = Version(rev, create_rev)
-        if relink:
-            self._commit_all(connection, [(SQLITE.relink, relink)])
+        try:
+            self._commit_all(connection, [(SQLITE.relink, relink)] if relink else [])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            # A full disk is no reason not to start; the next start links them.
         return Loaded(list(current.items()), last, meta)
 
     def _commit(self, wanted: Sequence[int], rows: Sequence[Row], meta: Mapping[str, int]) -> dict[int, bytes]:
@@ -145,6 +149,8 @@ class Log:
         return found
 
     def _commit_all(self, connection: sqlite3.Connection, work: Sequence[tuple[str, Sequence[Sequence[object]]]]) -> None:
+        if not work:
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement, parameters in work:

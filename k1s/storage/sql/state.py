@@ -35,11 +35,14 @@ class State:
         self.flushed = 0
         self.gap_from = 0
         self.gap_to = 0
+        self.repairs: dict[str, int] = {}
         self.unflushed: dict[int, Row] = {}
         self.unflushed_bytes = 0
 
-    def load(self, loaded: Loaded) -> dict[str, int]:
-        """Take over what the log holds. Returns what must be written down before the store is used (after a crash)."""
+    def load(self, loaded: Loaded) -> None:
+        """Take over what the log holds. After a crash `repairs` goes to disk with the next commit, whatever it is for:
+        until then nothing volatile is accepted, since that needs a higher ceiling. So a full disk does not prevent a start.
+        """
         meta = loaded.meta
         self.index.load(loaded.current)
         self.compacted = meta.get(table.COMPACTED, 0)
@@ -49,12 +52,12 @@ class State:
         self.gap_from, self.gap_to = meta.get(table.GAP_FROM, 0), meta.get(table.GAP_TO, 0)
         self.revision = max(FIRST_REVISION, loaded.last, self.ceiling, self.compacted)
         if self.ceiling <= self.flushed:
-            return {}
+            return
         # Two crashes make one gap, from the first loss to the last: it costs a few clients a list, and needs no table.
         merged = self.gap_to > self.compacted
         self.gap_from, self.gap_to = min(self.gap_from, self.flushed) if merged else self.flushed, self.revision
         self.flushed = self.ceiling = self.revision
-        return {
+        self.repairs = {
             table.GAP_FROM: self.gap_from,
             table.GAP_TO: self.gap_to,
             table.FLUSHED: self.flushed,

@@ -177,7 +177,7 @@ class Writer:
             meta[table.CEILING] = revision
         elif beyond or near:
             meta[table.CEILING] = revision + CEILING_STEP
-        return meta
+        return {**state.repairs, **meta} if meta or append else {}
 
     def _apply(self, plan: Plan, meta: Mapping[str, int], flushed: Mapping[int, Row], revision: int, *, flush: bool) -> None:
         """The commit has happened: make it visible."""
@@ -191,6 +191,8 @@ class Writer:
                 state.hold(row)
         for rev in flushed:
             state.release(rev)
+        if meta:
+            state.repairs = {}
         state.revision = revision
         state.ceiling = meta.get(table.CEILING, state.ceiling)
         state.flushed = meta.get(table.FLUSHED, state.flushed)

@@ -262,6 +262,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(mount)], check=True)
 
 
+async def test_a_start_with_a_full_disk_serves_reads(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    first = await store.create("/k", b"x" * 50_000, origin=BY)
+    lease = await store.create("/lease", b"1", origin=BY, volatile=True)
+    await store.update("/k", b"x" * 50_000, expected=first, origin=BY)
+    await store.update("/lease", b"2", expected=lease, origin=BY)
+    await killed(store)
+    store = await opened(path, max_bytes=4096)
+    assert (await store.get("/lease")) is not None
+    with pytest.raises(StoreFull):
+        for number in range(100):
+            await store.create(f"/big/{number}", b"x" * 50_000, origin=BY)
+    assert len((await store.list("/")).items) >= 2
+    assert store.figures()["keys"] >= 2
+    await store.close()
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs")
 async def test_a_full_file_system(small_disk: Path) -> None:
