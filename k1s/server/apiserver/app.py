@@ -1,0 +1,215 @@
+"""The API server: the chain of filters every request passes, in order. Read this first.
+
+request info > authentication > impersonation > flow control > authorization > audit > handler
+
+Owns: ApiServer. Called by: base/http_server and in-process clients (`handle`), server/app (construction, `run`).
+Never does: know a kind. Keys of Request.context: "user" (UserInfo of an in-process caller), "cause" (the revision that made
+it write). A request that fails in an unforeseen way is answered 500 and logged once, with its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from k1s.api.catalog import Catalog, Resource, builtin_catalog
+from k1s.api.convert import convert
+from k1s.api.errors import ApiError, internal, timeout
+from k1s.base.clock import REAL_CLOCK, Clock
+from k1s.base.http import Answer, Handler, Request
+from k1s.base.metrics import Registry as Metrics
+from k1s.server.apiserver import request_info
+from k1s.server.apiserver.allocators import Allocators
+from k1s.server.apiserver.answers import error_answer
+from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.entries import Entry
+from k1s.server.apiserver.flow import Flow
+from k1s.server.apiserver.informers import CacheInformers
+from k1s.server.apiserver.list_bodies import ListBodies
+from k1s.server.apiserver.non_resource import NonResource
+from k1s.server.apiserver.object_store import ObjectStore
+from k1s.server.apiserver.registry import HandlerKey, Registry, ResourceHandler
+from k1s.server.apiserver.request_metrics import RequestMetrics
+from k1s.server.apiserver.timers import Timers
+from k1s.server.apiserver.watch_cache import WatchCache
+from k1s.server.config import ServerConfig
+from k1s.storage.interface import Store
+
+log = logging.getLogger("k1s.apiserver")
+
+Object = dict[str, Any]
+
+# Seconds a read waits for a revision that has not happened yet.
+_FUTURE_SECONDS = 3.0
+_LONG_RUNNING = ("exec", "attach", "portforward", "proxy", "log")
+_MASTERS = "system:masters"
+
+
+class AuthenticatorLike(Protocol):
+    async def authenticate(self, request: Request) -> UserInfo: ...
+
+
+class AuthorizerLike(Protocol):
+    async def authorize(self, user: UserInfo, info: RequestInfo) -> None: ...
+
+
+class AdmissionLike(Protocol):
+    async def mutate(self, request: AdmissionRequest) -> None: ...
+    async def validate(self, request: AdmissionRequest) -> None: ...
+
+
+Impersonate = Callable[[Request, UserInfo], Awaitable[UserInfo]]
+
+
+class ApiServer:
+    """Construct, then `run(ready)`; `handle` is a base.http.Handler.
+
+    `handlers`: (group, plural, subresource) -> handler, for what other parts serve. `paths`: non-resource path -> Handler; a key
+    that ends with "/" is a prefix; `open_paths` of them are served without authentication.
+    `admission` may be set after construction (it needs `informers`).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        authenticator: AuthenticatorLike,
+        authorizer: AuthorizerLike,
+        admission: AdmissionLike | None = None,
+        config: ServerConfig | None = None,
+        clock: Clock = REAL_CLOCK,
+        catalog: Catalog | None = None,
+        impersonate: Impersonate | None = None,
+        handlers: Mapping[HandlerKey, ResourceHandler] | None = None,
+        paths: Mapping[str, Handler] | None = None,
+        open_paths: tuple[str, ...] = (),
+        flow: Flow | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.clock = clock
+        self.config = config if config is not None else ServerConfig()
+        self.catalog = catalog if catalog is not None else builtin_catalog()
+        self.authenticator, self.authorizer, self.admission = authenticator, authorizer, admission
+        self.metrics = metrics if metrics is not None else Metrics()
+        self.hub = WatchCache(store)
+        for resource in self.catalog:
+            if resource.persisted and self.stored(resource) is resource:
+                self.hub.add(resource)
+        self.objects = ObjectStore(store, self.hub)
+        self.informers = CacheInformers(self.hub)
+        self.timers = Timers(self.hub, clock)
+        self.lists = ListBodies(clock)
+        self.allocators: Allocators | None = None
+        self._impersonate = impersonate
+        self._flow = flow if flow is not None else Flow()
+        self._registry = Registry(handlers or {})
+        self._non_resource = NonResource(self, paths or {})
+        self._open_paths = open_paths
+        self._counters = RequestMetrics(self.metrics)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Load the cache and follow the store for ever; `ready` once requests can be served."""
+
+        def loaded() -> None:
+            self.allocators = Allocators(self.informers, self.config)
+            ready()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.hub.run(loaded), name="watch cache")
+            tasks.create_task(self.timers.run(), name="watch timers")
+
+    def add_check(self, name: str, check: Callable[[], str | None]) -> None:
+        """A named check of /livez and /readyz: None or what is wrong."""
+        self._non_resource.checks[name] = check
+
+    # The chain
+
+    async def handle(self, request: Request) -> Answer:
+        began = self.clock.monotonic()
+        info: RequestInfo | None = None
+        try:
+            info = request_info.parse(request, self.catalog)
+            answer = await self._filtered(request, info)
+        except ApiError as error:
+            answer = error_answer(error)
+        except Exception as error:  # the boundary: one request's defect must not end the server
+            log.error("%s %s failed", request.method, request.path, exc_info=error)
+            answer = error_answer(internal(f"{type(error).__name__}: {error}"))
+        self._counters.note(info, answer, self.clock.monotonic() - began)
+        return answer
+
+    async def _filtered(self, request: Request, info: RequestInfo) -> Answer:
+        if not info.is_resource and self._open(info.path):
+            return await self._non_resource.handle(request, info)
+        user = request.context.get("user")
+        inside = user is not None
+        if user is None:
+            user = await self.authenticator.authenticate(request)
+        if self._impersonate is not None and not inside:
+            user = await self._impersonate(request, user)
+        request.context["user"] = user
+        if inside or info.verb == "watch" or info.subresource in _LONG_RUNNING or _MASTERS in user.groups:
+            return await self._authorized(request, info, user)
+        read = self._flow.enter(info.verb)
+        try:
+            return await self._authorized(request, info, user)
+        finally:
+            self._flow.leave(read)
+
+    async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
+        await self.authorizer.authorize(user, info)
+        if not info.is_resource:
+            return await self._non_resource.handle(request, info)
+        handler = self._registry.find(info)
+        return await handler(request, info, user, self)
+
+    def _open(self, path: str) -> bool:
+        return any(path == p or (p.endswith("/") and path.startswith(p)) for p in self._open_paths)
+
+    # What handlers ask
+
+    def stored(self, resource: Resource) -> Resource:
+        """The row of the version that a resource is stored in."""
+        if not resource.storage_version or (resource.storage_version, resource.storage_group) == (
+            resource.version,
+            resource.group,
+        ):
+            return resource
+        found = self.catalog.by_plural(resource.storage_group, resource.storage_version, resource.storage_plural)
+        return found if found is not None else resource
+
+    def is_stored(self, resource: Resource) -> bool:
+        return self.stored(resource) is resource
+
+    def rendered(self, resource: Resource, entry: Entry) -> bytes:
+        """An object's JSON in the version of `resource`."""
+        stored = self.stored(resource)
+        if stored is resource:
+            return entry.raw
+        return orjson.dumps(convert(entry.obj(), stored, resource))
+
+    def converted(self, resource: Resource, raw: bytes) -> Object:
+        return convert(orjson.loads(raw), self.stored(resource), resource)
+
+    async def reach(self, revision: int) -> None:
+        """Wait until the cache shows `revision`. Raises ApiError 504 if that does not happen soon."""
+        if self.hub.revision >= revision:
+            return
+        try:
+            async with asyncio.timeout(_FUTURE_SECONDS):
+                await self.hub.wait(revision)
+        except TimeoutError:
+            error = timeout(f"Too large resource version: {revision}, current: {self.hub.revision}", 1)
+            error.message = error.message.removeprefix("Timeout: ")
+            cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            error.details = {"causes": [cause], "retryAfterSeconds": 1}
+            raise error from None
+
+    def generated_name(self, base: str) -> str:
+        from k1s.server.apiserver.writes import generated
+
+        return generated(base)

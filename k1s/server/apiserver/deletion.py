@@ -1,0 +1,209 @@
+"""How objects go: at once, gracefully, or when the last finalizer is gone.
+
+Owns: DeleteOptions, delete_object, finished. Called by: handlers, subresources/eviction, writes (finished).
+Never does: delete dependents (the garbage collector does, from owner references and finalizers).
+Source: apiserver registry/rest.BeforeDelete and registry/generic/registry.Store.Delete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from k1s.api.catalog import Resource
+from k1s.api.errors import FieldError, bad_request, conflict, invalid
+from k1s.base.clock import parse_rfc3339, rfc3339
+from k1s.server.apiserver.entries import Entry
+from k1s.server.apiserver.strategies.base import Strategy
+from k1s.server.apiserver.strategies.table import strategy_for
+from k1s.storage.interface import Origin
+
+if TYPE_CHECKING:
+    from k1s.server.apiserver.app import ApiServer
+
+Object = dict[str, Any]
+
+_FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
+_POLICIES = ("Background", "Foreground", "Orphan")
+_TRIES = 64
+
+
+@dataclass(slots=True)
+class DeleteOptions:
+    """metav1.DeleteOptions. `orphan` is the deprecated orphanDependents."""
+
+    grace: int | None = None
+    policy: str = ""
+    orphan: bool | None = None
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+
+    @classmethod
+    def read(cls, obj: Object) -> DeleteOptions:
+        """From a decoded body. Raises ApiError 400, 422."""
+        pre = obj.get("preconditions") or {}
+        grace = obj.get("gracePeriodSeconds")
+        if not isinstance(pre, dict) or isinstance(grace, bool) or not isinstance(grace, int | None):
+            raise bad_request("unable to decode DeleteOptions: wrong type")
+        options = cls(
+            grace=grace,
+            policy=str(obj.get("propagationPolicy") or ""),
+            orphan=obj.get("orphanDependents"),
+            uid=str(pre.get("uid") or ""),
+            resource_version=str(pre.get("resourceVersion") or ""),
+            dry_run=bool(obj.get("dryRun")),
+        )
+        options.check(obj.get("dryRun") or [])
+        return options
+
+    def check(self, dry_run: list[str]) -> None:
+        errors: list[FieldError] = []
+        if self.policy and self.orphan is not None:
+            error = "orphanDependents and deletionPropagation cannot be both set"
+            errors.append(FieldError("FieldValueInvalid", "propagationPolicy", error, self.policy))
+        if self.policy and self.policy not in _POLICIES:
+            names = ", ".join(f'"{p}"' for p in ("Foreground", "Background", "Orphan"))
+            errors.append(FieldError("FieldValueNotSupported", "propagationPolicy", f"supported values: {names}", self.policy))
+        if any(value != "All" for value in dry_run):
+            errors.append(FieldError("FieldValueNotSupported", "dryRun", 'supported values: "All"', dry_run))
+        if errors:
+            raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
+
+
+def check_preconditions(resource: Resource, name: str, entry: Entry, options: DeleteOptions) -> None:
+    """Raises ApiError 409."""
+    uid = entry.obj()["metadata"].get("uid", "")
+    if options.uid and options.uid != uid:
+        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid}"
+        raise conflict(resource.plural, resource.group, name, why)
+    if options.resource_version and options.resource_version != str(entry.revision):
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
+            f"ResourceVersion in object meta: {entry.revision}"
+        )
+        raise conflict(resource.plural, resource.group, name, why)
+
+
+async def delete_object(
+    server: ApiServer, resource: Resource, namespace: str, name: str, options: DeleteOptions, origin: Origin
+) -> tuple[Entry, bool]:
+    """Delete or begin to. Returns the object's last state and whether it is gone. Raises ApiError 404, 409."""
+    strategy = strategy_for(resource)
+    for _ in range(_TRIES):
+        entry = await server.objects.get(resource, namespace, name)
+        check_preconditions(resource, name, entry, options)
+        marked = _mark(entry, strategy, options, server.clock.now())
+        if marked is None:
+            if await server.objects.remove(resource, entry, origin, dry_run=options.dry_run):
+                return entry, True
+            continue
+        changed = await _write_mark(server, resource, namespace, name, options, origin, strategy)
+        if options.dry_run:
+            return changed, False
+        gone = await finished(server, resource, namespace, changed, origin)
+        if gone or _mark(changed, strategy, options, server.clock.now()) is not None:
+            return changed, gone
+    raise conflict(resource.plural, resource.group, name)
+
+
+async def _write_mark(
+    server: ApiServer,
+    resource: Resource,
+    namespace: str,
+    name: str,
+    options: DeleteOptions,
+    origin: Origin,
+    strategy: Strategy,
+) -> Entry:
+    async def change(entry: Entry) -> Object | None:
+        check_preconditions(resource, name, entry, options)
+        return _mark(entry, strategy, options, server.clock.now()) or None
+
+    return await server.objects.guaranteed_update(resource, namespace, name, change, origin, dry_run=options.dry_run)
+
+
+def _mark(entry: Entry, strategy: Strategy, options: DeleteOptions, now: float) -> Object | None:
+    """The object as it must be stored while it is going; None if it can go at once."""
+    obj = entry.fresh()
+    meta = obj["metadata"]
+    finalizers = _finalizers(meta.get("finalizers") or [], strategy, options)
+    changed = finalizers != (meta.get("finalizers") or [])
+    deleting = bool(meta.get("deletionTimestamp"))
+    grace = strategy.grace_period(obj, options.grace)
+    if deleting and grace is not None:
+        # A second delete may only shorten the grace period; finalizers can be chosen only by the first.
+        if options.grace is None or grace >= (meta.get("deletionGracePeriodSeconds") or 0):
+            if (meta.get("deletionGracePeriodSeconds") or 0) > 0 or meta.get("finalizers"):
+                return obj
+            return None
+        begun = parse_rfc3339(meta["deletionTimestamp"]) - (meta.get("deletionGracePeriodSeconds") or 0)
+        meta["deletionTimestamp"] = rfc3339(begun + grace)
+        meta["deletionGracePeriodSeconds"] = grace
+        return obj if grace > 0 or meta.get("finalizers") else None
+    if finalizers:
+        meta["finalizers"] = finalizers
+    else:
+        meta.pop("finalizers", None)
+    waits = bool(finalizers) or (grace or 0) > 0 or not strategy.may_go(obj)
+    if not waits:
+        return None
+    if not deleting:
+        meta["deletionTimestamp"] = rfc3339(now + (grace or 0))
+        meta["deletionGracePeriodSeconds"] = grace or 0
+        if meta.get("generation"):
+            meta["generation"] += 1
+        strategy.begin_deletion(obj)
+    elif not changed:
+        return obj
+    return obj
+
+
+def _finalizers(current: list[str], strategy: Strategy, options: DeleteOptions) -> list[str]:
+    """The finalizers after the propagation policy has had its say."""
+    if options.policy:
+        orphan, foreground = options.policy == "Orphan", options.policy == "Foreground"
+    elif options.orphan is not None:
+        orphan, foreground = options.orphan, False
+    else:
+        orphan = _ORPHAN in current or (strategy.orphans_by_default and _FOREGROUND not in current)
+        foreground = _FOREGROUND in current and not orphan
+    kept = [f for f in current if f not in (_ORPHAN, _FOREGROUND)]
+    if orphan:
+        kept.append(_ORPHAN)
+    if foreground:
+        kept.append(_FOREGROUND)
+    # An unchanged set keeps its order, so that nothing is written for it.
+    return current if set(kept) == set(current) else kept
+
+
+async def finished(server: ApiServer, resource: Resource, namespace: str, entry: Entry, origin: Origin) -> bool:
+    """Remove the object if it is being deleted and nothing holds it any more. True: it is gone."""
+    for _ in range(_TRIES):
+        if b'"deletionTimestamp"' not in entry.raw:
+            return False
+        obj = entry.peek()
+        meta = obj["metadata"]
+        if not meta.get("deletionTimestamp") or meta.get("finalizers") or (meta.get("deletionGracePeriodSeconds") or 0) > 0:
+            return False
+        if not strategy_for(resource).may_go(obj):
+            return False
+        if await server.objects.remove(resource, entry, origin):
+            return True
+        found = await server.objects.find(resource, namespace, entry.name)
+        if found is None:
+            return True
+        entry = found
+    return False
+
+
+def deleted_status(resource: Resource, entry: Entry) -> Object:
+    """The answer to a delete of kinds that do not answer with the object."""
+    details = {"name": entry.name, "group": resource.group, "kind": resource.plural, "uid": entry.obj()["metadata"].get("uid")}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: value for key, value in details.items() if value},
+    }

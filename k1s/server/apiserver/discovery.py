@@ -1,0 +1,193 @@
+"""Discovery: which groups, versions and resources are served, in the old form and in the aggregated one (v2).
+
+Owns: Discovery. Called by: non_resource. Never does: I/O. Documents are made at first use and again after `invalidate`.
+Source: apiserver/pkg/endpoints/discovery; kubectl takes the aggregated form by the answer's Content-Type.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+
+from k1s.api.catalog import Catalog, Resource
+from k1s.api.errors import path_not_found
+from k1s.base.http import Request, Response
+from k1s.server.apiserver.negotiation import accepted
+
+Object = dict[str, Any]
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+_AGGREGATED_KIND = "APIGroupDiscoveryList"
+
+
+class Discovery:
+    """Bound: one document per group and version, as many as the catalog has."""
+
+    def __init__(self, catalog: Catalog, address: str) -> None:
+        self._catalog, self._address = catalog, address
+        self._documents: dict[str, tuple[bytes, str]] = {}
+
+    def invalidate(self) -> None:
+        """The catalog has changed."""
+        self._documents.clear()
+
+    def answer(self, request: Request) -> Response:
+        """/api, /apis and what is below. Raises ApiError 404, 406."""
+        path = request.path.rstrip("/")
+        aggregated = path in ("/api", "/apis")
+        media = accepted(request, *((_AGGREGATED_KIND,) if aggregated else ()))
+        if media.as_:
+            if media.group == "apidiscovery.k8s.io" and media.version == "v2":
+                return self._send(request, f"{path}#v2", lambda: self._aggregated(path == "/api"), AGGREGATED)
+        make = self._maker(path)
+        if make is None:
+            raise path_not_found()
+        return self._send(request, path, make, "application/json")
+
+    def _send(self, request: Request, slot: str, make: Callable[[], Object], content_type: str) -> Response:
+        document = self._documents.get(slot)
+        if document is None:
+            body = orjson.dumps(make())
+            document = self._documents[slot] = (body, f'"{hashlib.sha256(body).hexdigest().upper()}"')
+        body, etag = document
+        headers = [("ETag", etag), ("Vary", "Accept")]
+        if etag in request.headers.get("If-None-Match", ""):
+            return Response(304, b"", content_type, headers)
+        return Response(200, body, content_type, headers)
+
+    def _maker(self, path: str) -> Callable[[], Object] | None:
+        parts = path.strip("/").split("/")
+        groups = self._catalog.groups()
+        if path == "/api":
+            return self._core_versions
+        if path == "/apis":
+            return lambda: {
+                "kind": "APIGroupList",
+                "apiVersion": "v1",
+                "groups": [_group(name, versions) for name, versions in groups.items() if name],
+            }
+        group, rest = ("", parts[1:]) if parts[0] == "api" else (parts[1], parts[2:])
+        versions = groups.get(group)
+        if versions is None or len(rest) > 1 or (rest and rest[0] not in versions):
+            return None
+        if not rest:
+            return lambda: {"kind": "APIGroup", "apiVersion": "v1", **_group(group, versions)}
+        return lambda: self._resources(group, rest[0])
+
+    def _core_versions(self) -> Object:
+        return {
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": self._address}],
+        }
+
+    def _of(self, group: str, version: str) -> list[Resource]:
+        found = [r for r in self._catalog if (r.group, r.version) == (group, version)]
+        return sorted(found, key=lambda r: r.plural)
+
+    def _resources(self, group: str, version: str) -> Object:
+        rows: list[Object] = []
+        for resource in self._of(group, version):
+            rows.append(_resource(resource))
+            rows += _subresources(resource)
+        return {
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": f"{group}/{version}" if group else version,
+            "resources": rows,
+        }
+
+    def _aggregated(self, core: bool) -> Object:
+        items = []
+        for group, versions in self._catalog.groups().items():
+            if core == bool(group):
+                continue
+            items.append(
+                {
+                    "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
+                    "versions": [
+                        {
+                            "version": version,
+                            "resources": [_aggregated_resource(r) for r in self._of(group, version)],
+                            "freshness": "Current",
+                        }
+                        for version in versions
+                    ],
+                }
+            )
+        return {"kind": _AGGREGATED_KIND, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _group(name: str, versions: Iterable[str]) -> Object:
+    rows = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": rows, "preferredVersion": rows[0]}
+
+
+def _resource(resource: Resource) -> Object:
+    out: Object = {
+        "name": resource.plural,
+        "singularName": resource.singular_name,
+        "namespaced": resource.namespaced,
+        "kind": resource.kind,
+        "verbs": list(resource.verbs),
+    }
+    if resource.short_names:
+        out["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        out["categories"] = list(resource.categories)
+    if resource.persisted:
+        text = f"{resource.storage_group or resource.group}/{resource.storage_version or resource.version}/{resource.kind}"
+        out["storageVersionHash"] = _hash(text)
+    return out
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
+
+
+def _subresources(resource: Resource) -> list[Object]:
+    out = []
+    for sub in sorted(resource.subresources, key=lambda s: s.name):
+        row: Object = {
+            "name": f"{resource.plural}/{sub.name}",
+            "singularName": "",
+            "namespaced": resource.namespaced,
+            "kind": sub.kind or resource.kind,
+            "verbs": list(sub.verbs),
+        }
+        if sub.version:
+            row["group"], row["version"] = sub.group, sub.version
+        out.append(row)
+    return out
+
+
+def _aggregated_resource(resource: Resource) -> Object:
+    out: Object = {
+        "resource": resource.plural,
+        "responseKind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": resource.singular_name,
+        "verbs": list(resource.verbs),
+    }
+    if resource.short_names:
+        out["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        out["categories"] = list(resource.categories)
+    if resource.subresources:
+        out["subresources"] = [
+            {
+                "subresource": sub.name,
+                "responseKind": {
+                    "group": sub.group if sub.version else resource.group,
+                    "version": sub.version or resource.version,
+                    "kind": sub.kind or resource.kind,
+                },
+                "verbs": list(sub.verbs),
+            }
+            for sub in sorted(resource.subresources, key=lambda s: s.name)
+        ]
+    return out

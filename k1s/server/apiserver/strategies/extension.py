@@ -1,0 +1,58 @@
+"""Custom resource definitions and the resources they define.
+
+Owns: CustomResource, CustomResourceDefinition. Called by: strategies/table. Never does: serve them (crds.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from k1s.server.apiserver.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from k1s.server.apiserver.call import Call
+
+Object = dict[str, Any]
+
+_NOT_SPEC = ("apiVersion", "kind", "metadata", "status")
+
+
+class CustomResource(Strategy):
+    """Everything but metadata and status moves the generation."""
+
+    unconditional_update = False
+
+    def prepare_create(self, call: Call, obj: Object) -> None:
+        obj["metadata"]["generation"] = 1
+
+    def prepare_update(self, call: Call, obj: Object, old: Object) -> None:
+        skip = _NOT_SPEC if self.has_status else _NOT_SPEC[:-1]
+        if {k: v for k, v in obj.items() if k not in skip} != {k: v for k, v in old.items() if k not in skip}:
+            obj["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+
+    def reset_status(self, obj: Object, old: Object) -> None:
+        """A status write changes the status and nothing else, not even metadata."""
+        super().reset_status(obj, old)
+        managed = obj["metadata"].get("managedFields")
+        obj["metadata"] = {**old["metadata"]}
+        if managed is not None:
+            obj["metadata"]["managedFields"] = managed
+
+
+class CustomResourceDefinition(Strategy):
+    generation_fields = ("spec",)
+    unconditional_update = False
+
+    def prepare_create(self, call: Call, obj: Object) -> None:
+        super().prepare_create(call, obj)
+        stored = [v["name"] for v in (obj.get("spec") or {}).get("versions") or [] if v.get("storage")]
+        obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+        _cleanup_finalizer(obj)
+
+
+def _cleanup_finalizer(obj: Object) -> None:
+    """The definition stays until its objects are gone."""
+    meta = obj["metadata"]
+    name = "customresourcecleanup.apiextensions.k8s.io"
+    if name not in (meta.get("finalizers") or []):
+        meta["finalizers"] = [*(meta.get("finalizers") or []), name]
