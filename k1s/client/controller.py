@@ -66,6 +66,11 @@ class Controller:
         """Before `run`: a change of an object of `informer` wakes `keys(old, new)`."""
         self._watches.append((informer, keys))
 
+    async def attach(self, informer: Informer, keys: KeysOf) -> None:
+        """While running: watch one more resource."""
+        await informer.synced()
+        informer.add_handler(self._handler(keys))
+
     def add(self, key: str, delay: float = 0.0) -> None:
         self.queue.add_after(key, delay, current_cause.get())
 

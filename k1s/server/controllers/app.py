@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from k1s.api.catalog import Catalog, builtin_catalog
 from k1s.base.clock import Clock
 from k1s.base.metrics import Registry
 from k1s.base.tasks import Supervisor
@@ -18,6 +19,8 @@ from k1s.client.rest import RestClient
 from k1s.server.controllers.config import ControllerConfig
 from k1s.server.controllers.deployment.controller import DeploymentController
 from k1s.server.controllers.endpointslice import EndpointSliceController
+from k1s.server.controllers.garbage.collector import GarbageCollector
+from k1s.server.controllers.namespace import NamespaceController
 from k1s.server.controllers.node_ipam import NodeIpamController
 from k1s.server.controllers.reconciler import Context, Reconciler
 from k1s.server.controllers.replicaset import ReplicaSetController
@@ -34,6 +37,8 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     ReplicaSetController,
     ReplicationControllerController,
     EndpointSliceController,
+    GarbageCollector,
+    NamespaceController,
 )
 
 
@@ -45,8 +50,12 @@ async def run(
     ready: Callable[[], None],
     *,
     registry: Registry | None = None,
+    catalog: Catalog | None = None,
 ) -> None:
-    """Run every controller until cancelled; `ready` is called when all of them work."""
+    """Run every controller until cancelled; `ready` is called when all of them work.
+
+    `catalog`: the server's own, so that custom resources are seen as they come.
+    """
     recorder = EventRecorder(client, "controllers", clock=clock)
     metrics = QueueMetrics(registry) if registry is not None else None
     async with Supervisor() as tasks:
@@ -56,6 +65,6 @@ async def run(
                 continue
             name = f"{kind.name}-controller"
             named = client.named(name) if isinstance(client, RestClient) else client
-            context = Context(named, informers, clock, recorder.named(name), config, metrics)
+            context = Context(named, informers, clock, recorder.named(name), config, metrics, catalog or builtin_catalog())
             await tasks.start(name, kind(context).run)
         ready()

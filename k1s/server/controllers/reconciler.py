@@ -7,10 +7,10 @@ Called by: controllers/app and every controller file. Never does: anything about
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from k1s.api.catalog import Resource
+from k1s.api.catalog import Catalog, Resource, builtin_catalog
 from k1s.base.clock import Clock, parse_rfc3339, rfc3339
 from k1s.client.controller import Controller, KeysOf, QueueMetrics
 from k1s.client.events import EventRecorder
@@ -30,6 +30,7 @@ class Context:
     events: EventRecorder
     config: ControllerConfig = ControllerConfig()
     metrics: QueueMetrics | None = None
+    catalog: Catalog = field(default_factory=builtin_catalog)
 
 
 class Reconciler:
@@ -40,7 +41,7 @@ class Reconciler:
 
     def __init__(self, context: Context) -> None:
         self.client, self.informers, self.clock = context.client, context.informers, context.clock
-        self.events, self.config = context.events, context.config
+        self.events, self.config, self.catalog = context.events, context.config, context.catalog
         self.controller = Controller(
             self.name, self.reconcile, clock=context.clock, workers=self.workers, metrics=context.metrics
         )
