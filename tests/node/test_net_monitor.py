@@ -61,7 +61,7 @@ async def test_own_changes_are_not_told(monitor: Monitor, nft: Nft) -> None:
     ["flush ruleset", "delete table ip k1s-x", "flush chain ip k1s-x c", "delete element ip k1s-x s { 10.0.0.1 }"],
 )
 async def test_foreign_changes_are_told(monitor: Monitor, nft: Nft, command: str) -> None:
-    await nft.run("table ip k1s-x { set s { type ipv4_addr; elements = { 10.0.0.1 }; }; chain c {\naccept\n} }")
+    await nft.run("table ip k1s-x {\nset s { type ipv4_addr; elements = { 10.0.0.1 }; }\nchain c {\naccept\n}\n}\n")
     netlab.run("nft", "add table ip other")
     assert await quiet(monitor)
     netlab.run("nft", command)
