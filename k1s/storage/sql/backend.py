@@ -50,6 +50,7 @@ class SqlStore:
             state.load(loaded)
         except BaseException:
             self._write_thread.stop()
+            self._read_thread.stop()
             self._log.close()
             raise
         self._reader = Reader(self._log, self._read_thread, state)
