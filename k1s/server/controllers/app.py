@@ -22,11 +22,14 @@ from k1s.server.controllers.endpointslice import EndpointSliceController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.namespace import NamespaceController
 from k1s.server.controllers.node_ipam import NodeIpamController
+from k1s.server.controllers.node_lifecycle import NodeLifecycleController
+from k1s.server.controllers.pod_gc import PodGcController
 from k1s.server.controllers.reconciler import Context, Reconciler
 from k1s.server.controllers.replicaset import ReplicaSetController
 from k1s.server.controllers.replicationcontroller import ReplicationControllerController
 from k1s.server.controllers.root_ca import RootCaController
 from k1s.server.controllers.service_account import ServiceAccountController
+from k1s.server.controllers.taint_eviction import TaintEvictionController
 
 # What a new pod waits for comes first.
 CONTROLLERS: tuple[type[Reconciler], ...] = (
@@ -39,6 +42,9 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     EndpointSliceController,
     GarbageCollector,
     NamespaceController,
+    NodeLifecycleController,
+    TaintEvictionController,
+    PodGcController,
 )
 
 
