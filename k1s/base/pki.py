@@ -156,6 +156,27 @@ def signed_by(pem: bytes, ca_pem: bytes) -> bool:
     return True
 
 
+def sign(key_pem: bytes, data: bytes) -> bytes:
+    """An ECDSA signature over `data`: proves possession of the key without TLS."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return _load_key(key_pem).sign(data, ec.ECDSA(hashes.SHA256()))
+
+
+def verify(certificate_pem: bytes, data: bytes, signature: bytes) -> bool:
+    """Whether the key of this certificate made the signature. Dates and issuer are not looked at."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        _public_key(_load_certificate(certificate_pem)).verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
 def ca_hash(ca_pem: bytes) -> str:
     """SHA-256 of the CA's PEM as it stands in join tokens, hex."""
     return hashlib.sha256(ca_pem).hexdigest()

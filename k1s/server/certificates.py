@@ -3,9 +3,9 @@
 Owns: everything below {data_dir}/server/tls, the live TLS contexts, the admin kubeconfig.
 Called by: server/app (ensure, contexts, run), server/join (signing). Never does: listen, decide who may have a certificate.
 
-Three CAs, as upstream: server-ca signs what serves (API server, kubelets), client-ca signs who asks, request-header-ca signs
-the proxy that speaks for users to extension API servers. Renewal loads the new pair into the live SSLContext: connections
-that are open keep theirs, new ones get the new one, nothing restarts.
+Four CAs: server-ca signs the API server, kubelet-ca the nodes' own listeners (so that no node can pass for the API server),
+client-ca signs who asks, request-header-ca the proxy that speaks for users to extension API servers. Renewal loads the new
+pair into the live SSLContext: connections that are open keep theirs, new ones get the new one, nothing restarts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Leaf:
     subject: pki.Subject
 
 
-CAS = ("server-ca", "client-ca", "request-header-ca")
+CAS = ("server-ca", "kubelet-ca", "client-ca", "request-header-ca")
 ADMIN = "client-admin"
 SERVING = "serving-kube-apiserver"
 KUBELET_CLIENT = "client-kube-apiserver"
@@ -76,7 +76,7 @@ class ServerCertificates:
         return self._config.tls_dir
 
     def ca(self, name: str) -> pki.Pair:
-        """`server-ca`, `client-ca` or `request-header-ca`, with its key."""
+        """One of CAS, with its key."""
         return self._pairs[name]
 
     def pair(self, name: str) -> pki.Pair:
@@ -140,14 +140,11 @@ class ServerCertificates:
         self._contexts.append((SERVING, context))
         return context
 
-    def client_context(self, leaf: str = KUBELET_CLIENT) -> ssl.SSLContext:
-        """For connections to whatever the server CA vouches for, with `leaf` as client certificate.
-
-        Kubelets are called by the address their Node says, which their certificate names.
-        """
-        context = ssl.create_default_context(cadata=self.server_ca_pem.decode())
-        self._load_into(context, leaf)
-        self._contexts.append((leaf, context))
+    def kubelet_context(self) -> ssl.SSLContext:
+        """For the API server's connections to the nodes' agents, which are called by the address that their Node says."""
+        context = ssl.create_default_context(cadata=self.ca("kubelet-ca").certificate.decode())
+        self._load_into(context, KUBELET_CLIENT)
+        self._contexts.append((KUBELET_CLIENT, context))
         return context
 
     def _now(self) -> float:

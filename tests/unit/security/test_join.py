@@ -1,0 +1,317 @@
+"""A machine becomes a node: over real TLS, against the real handler."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k1s.agent.certificates import AgentCertificates
+from k1s.agent.config import AgentConfig
+from k1s.agent.join import JoinError, ensure_credentials
+from k1s.api.catalog import Resource, builtin
+from k1s.api.clone import clone
+from k1s.api.errors import not_found
+from k1s.base import http_server, pki
+from k1s.base.clock import VirtualClock
+from k1s.base.http import Answer, Request
+from k1s.server.certificates import ServerCertificates
+from k1s.server.config import ServerConfig
+from k1s.server.join import JoinHandler, JoinTokens, load_tokens, secret_of
+
+
+class Store:
+    """The three verbs that the handler uses, over the informers."""
+
+    def __init__(self, informers: Any) -> None:
+        self._informers = informers
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Any:
+        found = self._informers.informer(resource).get(name, namespace)
+        if found is None:
+            raise not_found(resource.plural, resource.group, name)
+        return clone(found)
+
+    async def create(self, resource: Resource, obj: Any, namespace: str = "") -> Any:
+        return self._informers.informer(resource).put(clone(obj))
+
+    async def update(self, resource: Resource, obj: Any) -> Any:
+        return self._informers.informer(resource).put(clone(obj))
+
+
+class Cluster:
+    """A server that answers the join routes on a free port and remembers what it was sent."""
+
+    def __init__(self, directory: Path, informers: Any, clock: Any) -> None:
+        self.config = ServerConfig(data_dir=directory, write_kubeconfig=str(directory / "k1s.yaml"))
+        self.certificates = ServerCertificates(self.config, clock)
+        self.certificates.ensure()
+        self.tokens = load_tokens(self.config, self.certificates.server_ca_pem)
+        client: Any = Store(informers)
+        self.handler = JoinHandler(self.config, self.certificates, self.tokens, client, informers, clock)
+        self.seen: list[tuple[str, str]] = []
+        self.listener: Any = None
+        self.url = ""
+
+    async def handle(self, request: Request) -> Answer:
+        self.seen.append((request.path, request.headers.get("authorization", "")))
+        return await self.handler.handle(request)
+
+    async def start(self) -> None:
+        self.listener = await http_server.listen(self.handle, host="127.0.0.1", port=0, tls=self.certificates.server_context())
+        self.url = f"https://127.0.0.1:{self.listener.port}"
+
+
+class Now(VirtualClock):
+    """Starts at the real time (OpenSSL looks at the real clock), moves when told."""
+
+    def __init__(self) -> None:
+        import time
+
+        super().__init__(time.time())
+
+
+@pytest.fixture
+def clock() -> Now:
+    return Now()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, informers: Any, clock: Now) -> AsyncIterator[Cluster]:
+    made = Cluster(tmp_path / "server", informers, clock)
+    await made.start()
+    yield made
+    await made.listener.close(0)
+
+
+def agent(cluster: Cluster, tmp_path: Path, name: str = "node-1", **options: Any) -> AgentConfig:
+    given = {"token": cluster.tokens.node, "node_ip": "192.0.2.10", **options}
+    return AgentConfig(server=cluster.url, data_dir=tmp_path / name, node_name=name, **given)
+
+
+async def test_joining(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    result = await ensure_credentials(agent(cluster, tmp_path), clock)
+    client = pki.read_certificate(result.client_certificate.read_bytes())
+    assert client.subject == pki.Subject("system:node:node-1", ("system:nodes",))
+    serving = pki.read_certificate(result.serving_certificate.read_bytes())
+    assert serving.subject.sans == ("node-1", "192.0.2.10")
+    assert (result.cluster_cidr, result.cluster_dns) == ("10.42.0.0/16", "10.43.0.10")
+    for path in (result.client_key, result.serving_key):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(result.client_key.parent.stat().st_mode) == 0o700
+    # A node's listener must not pass for the API server.
+    assert not pki.signed_by(result.serving_certificate.read_bytes(), result.server_ca.read_bytes())
+
+
+async def test_the_second_start_needs_neither_token_nor_server(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    first = await ensure_credentials(agent(cluster, tmp_path), clock)
+    cluster.seen.clear()
+    again = await ensure_credentials(replace(agent(cluster, tmp_path), token="", server="https://127.0.0.1:1"), clock)
+    assert again == first
+    assert cluster.seen == []
+
+
+async def test_a_wrong_ca_hash_is_noticed_before_the_secret_is_sent(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    secret = secret_of(cluster.tokens.node)
+    wrong = f"K10{'0' * 64}::node:{secret}"
+    with pytest.raises(JoinError, match="The token was not sent"):
+        await ensure_credentials(agent(cluster, tmp_path, token=wrong), clock)
+    assert cluster.seen == [("/cacerts", "")]
+
+
+async def test_a_server_with_the_right_ca_but_without_its_key_gets_nothing(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    thief = Cluster(tmp_path / "thief", informers, clock)
+    await thief.start()
+    stolen = cluster.certificates.ca("server-ca").certificate
+
+    async def handle(request: Request) -> Answer:
+        thief.seen.append((request.path, request.headers.get("authorization", "")))
+        return (await cluster.handler.handle(request)) if request.path == "/cacerts" else await thief.handler.handle(request)
+
+    await thief.listener.close(0)
+    thief.listener = await http_server.listen(handle, host="127.0.0.1", port=0, tls=thief.certificates.server_context())
+    config = replace(agent(cluster, tmp_path), server=f"https://127.0.0.1:{thief.listener.port}")
+    with pytest.raises(JoinError, match="does not hold"):
+        await ensure_credentials(config, clock)
+    assert thief.seen == [("/cacerts", "")]
+    assert stolen
+    await thief.listener.close(0)
+
+
+async def test_wrong_and_missing_tokens(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    prefix = cluster.tokens.node.partition("::")[0]
+    with pytest.raises(JoinError, match="does not accept"):
+        await ensure_credentials(agent(cluster, tmp_path, token=f"{prefix}::node:guess"), clock)
+    with pytest.raises(JoinError, match="needs --token"):
+        await ensure_credentials(agent(cluster, tmp_path, token=""), clock)
+
+
+@pytest.mark.parametrize("form", ["node", "server", "bare", "file"])
+async def test_forms_of_the_token(cluster: Cluster, tmp_path: Path, clock: Now, form: str) -> None:
+    tokens = cluster.tokens
+    token = {"node": tokens.node, "server": tokens.server, "bare": secret_of(tokens.node), "file": ""}[form]
+    options = {"token": token, "token_file": str(cluster.config.node_token_file) if form == "file" else ""}
+    await ensure_credentials(agent(cluster, tmp_path, **options), clock)
+
+
+async def test_the_agent_waits_for_a_server_that_is_not_up_yet(cluster: Cluster, tmp_path: Path) -> None:
+    port = cluster.listener.port
+    await cluster.listener.close(0)
+    task = asyncio.create_task(ensure_credentials(agent(cluster, tmp_path)))
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    cluster.listener = await http_server.listen(
+        cluster.handle, host="127.0.0.1", port=port, tls=cluster.certificates.server_context()
+    )
+    assert (await task).node_name == "node-1"
+
+
+async def test_a_name_belongs_to_the_first_key_until_its_node_is_deleted(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    await ensure_credentials(agent(cluster, tmp_path), clock)
+    informers.put("Node", "node-1")
+    other = replace(agent(cluster, tmp_path), data_dir=tmp_path / "other")
+    with pytest.raises(JoinError, match="kubectl delete node node-1"):
+        await ensure_credentials(other, clock)
+    informers.drop("Node", "node-1")
+    await ensure_credentials(other, clock)
+
+
+async def test_renewal_while_running(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    informers.put("Node", "node-1")
+    certificates = AgentCertificates(config, joined, clock)
+    context = certificates.client_context()
+    certificates.server_context()
+    old, key = joined.client_certificate.read_bytes(), joined.client_key.read_bytes()
+    task = asyncio.create_task(certificates.run(lambda: None))
+    await clock.advance(240 * pki.DAY)
+    assert joined.client_certificate.read_bytes() == old
+    await clock.advance(10 * pki.DAY)
+    for _ in range(200):
+        if joined.client_certificate.read_bytes() != old:
+            break
+        await asyncio.sleep(0.02)
+    assert joined.client_certificate.read_bytes() != old
+    assert joined.client_key.read_bytes() == key
+    assert ("/v1-k1s/renew", "") in cluster.seen
+    assert isinstance(context, ssl.SSLContext)
+    task.cancel()
+
+
+async def test_an_expired_certificate_renews_itself_at_boot_without_a_token(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    informers.put("Node", "node-1")
+    ca = cluster.certificates.ca("client-ca")
+    subject = pki.Subject("system:node:node-1", ("system:nodes",))
+    past = clock.now() - 400 * pki.DAY
+    expired = pki.issue(ca, joined.client_key.read_bytes(), subject, usage="client", now=past)
+    joined.client_certificate.write_bytes(expired)
+    renewed = await ensure_credentials(replace(config, token=""), clock)
+    assert pki.validity(renewed.client_certificate.read_bytes()).not_after > clock.now()
+
+
+async def test_a_deleted_node_cannot_renew(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    with pytest.raises(JoinError, match="join again with a token"):
+        await AgentCertificates(config, joined, clock).renew("192.0.2.10")
+
+
+async def test_renewal_needs_the_key_and_not_only_the_certificate(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    joined = await ensure_credentials(agent(cluster, tmp_path), clock)
+    informers.put("Node", "node-1")
+    thief = tmp_path / "thief" / "agent" / "tls"
+    thief.mkdir(parents=True)
+    for path in joined.client_key.parent.iterdir():
+        (thief / path.name).write_bytes(pki.new_key() if path.suffix == ".key" else path.read_bytes())
+    config = replace(agent(cluster, tmp_path), data_dir=tmp_path / "thief")
+    with pytest.raises(JoinError, match="does not accept"):
+        await AgentCertificates(config, joined, clock).renew("192.0.2.10")
+
+
+async def test_a_moved_machine_asks_for_its_new_address(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+    await ensure_credentials(agent(cluster, tmp_path), clock)
+    informers.put("Node", "node-1")
+    config = agent(cluster, tmp_path, node_ip="192.0.2.99")
+    joined = await ensure_credentials(config, clock)
+    assert joined.moved
+    task = asyncio.create_task(AgentCertificates(config, joined, clock).run(lambda: None))
+    for _ in range(200):
+        if not (await ensure_credentials(config, clock)).moved:
+            break
+        await asyncio.sleep(0.02)
+    serving = pki.read_certificate(joined.serving_certificate.read_bytes())
+    assert "192.0.2.99" in serving.subject.sans
+    task.cancel()
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    csr = pki.make_csr(pki.new_key(), pki.Subject("x")).decode()
+    return {"node": "n", "addresses": ["192.0.2.1"], "clientRequest": csr, "servingRequest": csr, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"node": "Bad_Name"}, "node name"),
+        ({"addresses": ["kubernetes.default.svc"]}, "addresses"),
+        ({"addresses": ["192.0.2.1"] * 99}, "at most"),
+        ({"clientRequest": "junk"}, "clientRequest"),
+        ({"servingRequest": 3}, "servingRequest"),
+    ],
+)
+async def test_requests_that_make_no_sense(cluster: Cluster, changes: dict[str, Any], text: str) -> None:
+    import orjson
+
+    from k1s.base.http import Headers, MemoryBody, Response
+
+    headers = Headers([("Authorization", f"Bearer {cluster.tokens.node}")])
+    request = Request("POST", "/v1-k1s/join", headers=headers, body=MemoryBody(orjson.dumps(body(**changes))))
+    answer = await cluster.handler.handle(request)
+    assert isinstance(answer, Response)
+    assert answer.status == 400
+    assert text in orjson.loads(answer.body)["message"]
+
+
+def test_tokens_are_kept_private_and_survive_a_restart(tmp_path: Path) -> None:
+    config = ServerConfig(data_dir=tmp_path)
+    first = load_tokens(config, b"CA")
+    assert load_tokens(config, b"CA") == first
+    assert first.node.startswith(f"K10{pki.ca_hash(b'CA')}::node:")
+    assert stat.S_IMODE(config.node_token_file.stat().st_mode) == 0o600
+    given = load_tokens(replace(config, token="mine"), b"CA")
+    assert given.node.endswith("::node:mine")
+    assert load_tokens(config, b"CA").node == given.node
+
+
+@pytest.mark.parametrize("given", ["", "x", "node:", "K10::node:", "K10abc::node:wrong", "node:wrong"])
+def test_tokens_that_are_not_ours(given: str) -> None:
+    assert not JoinTokens("K10abc::node:right", "K10abc::server:rights").accepts(given)
+    assert JoinTokens("K10abc::node:right", "K10abc::server:rights").accepts("node:right")
+
+
+def test_the_record_of_keys_is_not_for_nodes(informers: Any) -> None:
+    from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+    from k1s.server.apiserver.authz.node import NodeAuthorizer
+    from k1s.server.defaults import rbac
+
+    who = UserInfo("system:node:node-1", ("system:nodes",))
+    info = RequestInfo(True, "/", "get", "", "v1", "secrets", "", "kube-system", "node-1.node-key.k1s")
+    assert not NodeAuthorizer(informers, rbac.node_rules()).allowed(who, info)[0]
+    assert builtin("Secret").plural == "secrets"
