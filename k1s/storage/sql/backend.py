@@ -138,5 +138,9 @@ class SqlStore:
 
     async def _write(self, kind: Kind, key: str, value: bytes, expected: int, origin: Origin, volatile: bool) -> int:
         self._check_open()
+        # Here, where it hits only its caller: in the writer it would fail everyone's batch.
+        if not isinstance(value, bytes):
+            raise TypeError(f"the value of {key} must be bytes, not {type(value).__name__}")
+        key.encode()
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await self._writer.submit(Write(kind, key, value, expected, origin, volatile, done))

@@ -26,6 +26,8 @@ SWEEP_ROWS = 256
 VACUUM_PAGES = 128
 # Free pages that stay in the file for the writes to come (1 MiB).
 SPARE_PAGES = 256
+# While the disk is full, every refused write asks for space; the sweep that fails for the same reason is not tried each time.
+FULL_SECONDS = 5.0
 
 _log = logging.getLogger("k1s.storage.compact")
 
@@ -48,6 +50,7 @@ class Compactor:
         self.flush: Callable[[Mapping[str, int]], Awaitable[None]]
         self._bytes = 0
         self._urgent = asyncio.Event()
+        self._not_before = float("-inf")
         self._auto: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -71,7 +74,11 @@ class Compactor:
             self._auto = asyncio.create_task(self._run(), name="storage-compact")
 
     def full(self) -> None:
-        """There is no space: forget now what may be forgotten."""
+        """There is no space: forget now what may be forgotten, at most every FULL_SECONDS."""
+        now = self._clock.monotonic()
+        if now < self._not_before:
+            return
+        self._not_before = now + FULL_SECONDS
         self._urgent.set()
         if self._auto is None and self._span() > self._policy.keep_revisions:
             self._auto = asyncio.create_task(self._run(), name="storage-compact")

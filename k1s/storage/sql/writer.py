@@ -87,15 +87,16 @@ class Writer:
         if self._task is None:
             return
         try:
-            await self.flush(last=True)
+            if not self._closing:
+                await self.flush(last=True)
         finally:
             self._closing = True
             self._task.cancel()
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            while not self._queue.empty():
-                _fail(self._queue.get_nowait(), Closed("the store is closed"))
+            await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.result()  # a fault of ours that ended it early travels up here
 
     async def _put(self, item: Write | Flush) -> None:
         if self._closing:
@@ -105,6 +106,15 @@ class Writer:
             _fail(item, Closed("the store is closed"))
 
     async def _run(self) -> None:
+        try:
+            await self._drain()
+        finally:
+            # However this ends, nobody is left waiting for it.
+            self._closing = True
+            while not self._queue.empty():
+                _fail(self._queue.get_nowait(), Closed("the store is closed"))
+
+    async def _drain(self) -> None:
         while not self._closing:
             batch = [await self._queue.get()]
             size = 0
@@ -138,6 +148,10 @@ class Writer:
         except StoreError as error:
             for item in waiting:
                 _fail(item, error)
+        except BaseException as error:
+            for item in waiting:
+                _fail(item, StoreError(f"the writer failed: {error!r}"))
+            raise
 
     async def _commit(self, writes: Sequence[Write], flushes: Sequence[Flush], *, flush: bool) -> None:
         state = self._state

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from k1s.base.clock import VirtualClock
-from k1s.storage.errors import Corrupt, Expired, StoreError, StoreFull
+from k1s.storage.errors import Closed, Corrupt, Expired, StoreError, StoreFull
 from k1s.storage.interface import Origin
 from k1s.storage.memory import MemoryStore
 from k1s.storage.open import open_store
@@ -358,6 +358,49 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
     _, errors = await process.communicate()
     assert process.returncode == 1
     assert f"in use by process {os.getpid()}" in errors.decode()
+    await store.close()
+
+
+async def test_what_cannot_be_written_hits_only_its_caller(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "state.db")
+    results = await asyncio.gather(
+        store.create("/bad\ud800", b"", origin=BY),
+        store.create("/text", "text", origin=BY),  # type: ignore[arg-type]
+        store.create("/good", b"", origin=BY),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [UnicodeEncodeError, TypeError, int]
+    await store.close()
+
+
+async def test_a_fault_in_the_writer_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await opened(tmp_path / "state.db")
+    monkeypatch.setattr(store._log, "commit", None)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*(store.create(f"/{n}", b"", origin=BY) for n in range(600)), return_exceptions=True)
+        assert all(isinstance(result, StoreError) for result in results)
+        with pytest.raises(Closed):
+            await store.create("/late", b"", origin=BY)
+        with pytest.raises(TypeError):
+            await store.close()
+    await store.close()
+    store = await opened(tmp_path / "state.db")  # the lock was given back
+    await store.close()
+
+
+async def test_reads_and_writes_under_way_end_when_the_store_closes(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "state.db")
+    await store.create("/k", b"1", origin=BY)
+    calls = [asyncio.ensure_future(store.get("/k")) for _ in range(50)]
+    calls += [asyncio.ensure_future(store.create(f"/{n}", b"", origin=BY)) for n in range(5000)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await store.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    written = sum(isinstance(result, int) for result in results)
+    assert all(isinstance(result, (int, tuple, Closed)) for result in results)
+    await store.open()
+    assert len((await store.list("/")).items) == written + 1, "acknowledged is written, refused is not"
     await store.close()
 
 
