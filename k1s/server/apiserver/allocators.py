@@ -104,7 +104,8 @@ class Allocators:
         except ValueError:
             return f"failed to allocate IP {ip}: not a valid IP address"
         if address not in self.network:
-            return f"failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {self.network}"
+            why = f"the provided IP ({ip}) is not in the valid range. The range of valid IPs is {self.network}"
+            return f"failed to allocate IP {ip}: {why}"
         if self._used(_IP_INDEX, ip):
             return f"failed to allocate IP {ip}: provided IP is already allocated"
         return ""

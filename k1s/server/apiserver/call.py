@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from k1s.api.catalog import Resource, Subresource
 from k1s.api.decode import check_types, decode_json, decode_yaml
 from k1s.api.errors import FieldError, bad_request, invalid, request_entity_too_large
+from k1s.api.protobuf import decode_protobuf
 from k1s.api.prune import prune
 from k1s.api.schema import Schema, schema_for
 from k1s.base.http import BodyTooLarge, Request
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
-from k1s.server.apiserver.negotiation import body_is_yaml
+from k1s.server.apiserver.negotiation import PROTOBUF, YAML, body_form
 from k1s.storage.interface import Origin
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Call:
     async def object(self, resource: Resource) -> Object:
         """The body as an object of `resource`: decoded, its types checked, unknown fields treated as asked."""
         data = await self.body()
-        obj, duplicates = decode_body(data, yaml=body_is_yaml(self.request))
+        obj, duplicates = decode_body(data, body_form(self.request))
         check_kind(obj, resource, self.server)
         self.typed(obj, resource, duplicates)
         return obj
@@ -150,11 +151,13 @@ async def read_body(request: Request) -> bytes:
         raise request_entity_too_large(f"limit is {MAX_BODY}") from None
 
 
-def decode_body(data: bytes, *, yaml: bool) -> tuple[Object, list[str]]:
+def decode_body(data: bytes, form: str) -> tuple[Object, list[str]]:
     """The object and the paths of fields that were there twice. Raises ApiError 400."""
+    if form == PROTOBUF:
+        return decode_protobuf(data), []
     if not data.strip():
-        raise bad_request("unexpected end of JSON input" if not yaml else "the body is empty")
-    obj, duplicates = decode_yaml(data) if yaml else decode_json(data)
+        raise bad_request("unexpected end of JSON input" if form != YAML else "the body is empty")
+    obj, duplicates = decode_yaml(data) if form == YAML else decode_json(data)
     if not isinstance(obj, dict):
         raise bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct")
     return obj, duplicates

@@ -1,7 +1,8 @@
 """Which form of an answer the client wants, and in which form its body came.
 
-Owns: Media, accepted() and body_type(). Called by: handlers, discovery, openapi. Never does: encode (answers.py).
-We speak JSON and YAML. Protobuf, which client-go asks for first, is passed over for what it accepts next.
+Owns: Media, accepted() and body_form(). Called by: handlers, discovery, openapi. Never does: encode (answers.py).
+Answers are JSON or YAML: protobuf, which client-go asks for first, is passed over for what it accepts next. Bodies may be
+protobuf too, since client-go sends that without asking.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from k1s.base.http import Request
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
-_PRODUCED = (JSON, YAML, PROTOBUF)
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -79,14 +79,16 @@ def _negotiate(accept: str, transforms: tuple[str, ...]) -> Media | None:
     return None
 
 
-def body_is_yaml(request: Request) -> bool:
-    """Whether the body is YAML rather than JSON. Raises ApiError 415 for anything else."""
+def body_form(request: Request) -> str:
+    """The body's media type: JSON, YAML or PROTOBUF. Raises ApiError 415 for anything else."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("", JSON, "*/*"):
-        return False
+        return JSON
+    if kind == PROTOBUF:
+        return PROTOBUF
     if kind in (YAML, "application/x-yaml", "text/yaml"):
-        return True
-    raise unsupported_media_type((JSON, YAML))
+        return YAML
+    raise unsupported_media_type((JSON, YAML, PROTOBUF))
 
 
 def patch_type(request: Request) -> str:

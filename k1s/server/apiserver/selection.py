@@ -97,7 +97,7 @@ class Selection:
         self._fields = fields if fields is not None and fields.requirements else None
         self._paths: tuple[str, ...] = ()
         if self._fields is not None:
-            self._paths = tuple(dict.fromkeys(_known_path(resource, str(r[0])) for r in self._fields.requirements))
+            self._paths = tuple(dict.fromkeys(_known_path(resource, r.field) for r in self._fields.requirements))
         self.everything = self._labels is None and self._fields is None and not name
 
     def matches(self, entry: Entry) -> bool:

@@ -5,7 +5,7 @@ Owns: handle, handle_collection, read_options. Called by: registry. Never does: 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k1s.api.errors import ApiError, bad_request
 from k1s.base.http import Answer, Request
@@ -15,7 +15,7 @@ from k1s.server.apiserver.call import Call, decode_body
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object, deleted_status
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.handlers.list import select, selected
-from k1s.server.apiserver.negotiation import accepted, body_is_yaml
+from k1s.server.apiserver.negotiation import accepted, body_form
 from k1s.server.apiserver.strategies.table import strategy_for
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ async def _admit(call: Call, entry: Entry, options: DeleteOptions) -> None:
 async def read_options(call: Call) -> DeleteOptions:
     """From the body, or from the query where the body is silent. Raises ApiError 400, 422."""
     data = await call.body()
-    obj = {}
+    obj: dict[str, Any] = {}
     if data.strip():
-        obj, _ = decode_body(data, yaml=body_is_yaml(call.request))
+        obj, _ = decode_body(data, body_form(call.request))
         if obj.get("kind") not in (None, "", "DeleteOptions"):
             raise bad_request(f'{obj["kind"]} in version "v1" cannot be handled as a DeleteOptions: unexpected kind')
     query = call.request

@@ -179,10 +179,10 @@ async def _answer(
         orjson.dumps(meta),
     )
     if server.is_stored(resource):
-        items = b",".join([entry.raw for entry in entries])
+        joined = b",".join([entry.raw for entry in entries])
     else:
-        items = b",".join([server.rendered(resource, entry) for entry in entries])
-    body = b"%b%b]}" % (head, items)
+        joined = b",".join([server.rendered(resource, entry) for entry in entries])
+    body = b"%b%b]}" % (head, joined)
     if request.query and truthy_pretty(request):
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2)
     if len(body) <= GZIP_THRESHOLD:

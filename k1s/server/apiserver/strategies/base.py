@@ -38,7 +38,7 @@ class Strategy:
 
     def reset_create(self, obj: Object) -> None:
         if self.has_status:
-            obj.pop("status", None)
+            obj["status"] = {}
 
     def prepare_create(self, call: Call, obj: Object) -> None:
         if self.generation_fields:

@@ -22,6 +22,10 @@ class CustomResource(Strategy):
 
     unconditional_update = False
 
+    def reset_create(self, obj: Object) -> None:
+        if self.has_status:
+            obj.pop("status", None)
+
     def prepare_create(self, call: Call, obj: Object) -> None:
         obj["metadata"]["generation"] = 1
 

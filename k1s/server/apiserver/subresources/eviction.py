@@ -18,7 +18,7 @@ from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserI
 from k1s.server.apiserver.call import Call, check_kind, decode_body
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object
 from k1s.server.apiserver.entries import Entry
-from k1s.server.apiserver.negotiation import body_is_yaml
+from k1s.server.apiserver.negotiation import body_form
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -32,7 +32,7 @@ _MAX_DISRUPTED = 2000
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
     call.options("CreateOptions")
-    eviction, _ = decode_body(await call.body(), yaml=body_is_yaml(request))
+    eviction, _ = decode_body(await call.body(), body_form(request))
     given = eviction.get("apiVersion")
     if given not in (None, "", "policy/v1"):
         raise bad_request(f"the API version in the data ({given}) does not match the expected API version (policy/v1)")
@@ -104,7 +104,8 @@ def _unready_may_go(budget: Object) -> bool:
     if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
         return True
     status = budget.get("status") or {}
-    return status.get("currentHealthy", 0) >= status.get("desiredHealthy", 0) and status.get("desiredHealthy", 0) > 0
+    desired = int(status.get("desiredHealthy", 0))
+    return desired > 0 and int(status.get("currentHealthy", 0)) >= desired
 
 
 def _charged(budget: Object, pod: str, now: str) -> Object:

@@ -18,7 +18,7 @@ from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.call import Call, decode_body
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.handlers.patch import patcher
-from k1s.server.apiserver.negotiation import APPLY_PATCH, accepted, body_is_yaml, patch_type
+from k1s.server.apiserver.negotiation import APPLY_PATCH, accepted, body_form, patch_type
 from k1s.server.apiserver.writes import update_object
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def get(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
 async def update(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
     call.options("UpdateOptions")
-    scale, _ = decode_body(await call.body(), yaml=body_is_yaml(request))
+    scale, _ = decode_body(await call.body(), body_form(request))
     return await _write(call, lambda current: clone(scale))
 
 

@@ -20,7 +20,7 @@ from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserI
 from k1s.server.apiserver.authn.service_accounts import Bound
 from k1s.server.apiserver.authz.references import service_account_name
 from k1s.server.apiserver.call import Call, decode_body
-from k1s.server.apiserver.negotiation import body_is_yaml
+from k1s.server.apiserver.negotiation import body_form
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -43,7 +43,7 @@ class TokenHandler:
     async def handle(self, request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
         call = Call(request, info, user, server)
         call.options("CreateOptions")
-        obj, duplicates = decode_body(await call.body(), yaml=body_is_yaml(request))
+        obj, duplicates = decode_body(await call.body(), body_form(request))
         _check_kind(obj)
         call.typed(obj, call.resource, duplicates, schema_for_kind(GROUP, VERSION, KIND))
         account = self._accounts.get(info.name, info.namespace)
