@@ -103,6 +103,23 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def copy(source: sqlite3.Connection, target: Path) -> None:
+    """A private copy that is whole or not there."""
+    partial = target.with_name(target.name + ".partial")
+    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    try:
+        connection = sqlite3.connect(partial, isolation_level=None)
+        try:
+            source.backup(connection)
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, without a WAL beside it
+        finally:
+            connection.close()
+        os.link(partial, target)  # unlike a rename, never replaces what is there
+        _sync_directory(target.parent)
+    finally:
+        partial.unlink()
+
+
 def _recognise(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     layout = connection.execute("PRAGMA user_version").fetchone()[0]

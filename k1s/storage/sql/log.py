@@ -88,6 +88,13 @@ class Log:
         """Events in (low, high], until `count` or `size` bytes are reached, and the revision up to which they are complete."""
         return self._guard(self._events, low, high, bounds, count, size)
 
+    def backup(self, target: Path) -> None:
+        """Copy what is committed to a new file, while writes go on. Raises StoreFull, StoreError (the file exists)."""
+        try:
+            file.copy(self._need(self._reader), target)
+        except (sqlite3.Error, OSError) as error:
+            raise file.translate(error, target) from error
+
     def size(self) -> int:
         """Bytes in the database file, without the WAL."""
         return self.path.stat().st_size

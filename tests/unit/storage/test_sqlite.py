@@ -361,6 +361,24 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_backup_opens_as_a_store(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "state.db")
+    await store.create("/durable", b"1", origin=BY)
+    last = await store.create("/volatile", b"2", origin=BY, volatile=True)
+    copy = tmp_path / "copy.db"
+    await store.backup(copy)
+    await store.create("/later", b"", origin=BY)
+    with pytest.raises(StoreError, match="File exists"):
+        await store.backup(copy)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("copy")) == ["copy.db"]
+    restored = await opened(copy)
+    assert [item.value for item in (await restored.list("/")).items] == [b"1", b"2"]
+    assert restored.revision >= last
+    await restored.close()
+    await store.close()
+
+
 async def test_what_cannot_be_written_hits_only_its_caller(tmp_path: Path) -> None:
     store = await opened(tmp_path / "state.db")
     results = await asyncio.gather(
