@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from k1s.storage import fanout, memory
 from k1s.storage.errors import Closed, Expired, FutureRevision, KeyExists, KeyNotFound, RevisionConflict
 from k1s.storage.interface import Event, Origin, Store
 from k1s.storage.memory import MemoryStore
+from k1s.storage.sql import reader, writer
 from k1s.storage.sql.backend import SqlStore
 
 BY = Origin("tester", "create", 0)
@@ -241,6 +243,63 @@ async def test_concurrent_creates_are_one_order_for_all(store: Store) -> None:
     revisions = await asyncio.gather(*(store.create(f"/n/{n:03}", b"v", origin=BY, volatile=n % 3 == 0) for n in range(300)))
     assert len(set(revisions)) == 300
     assert [e.revision for e in await take(watch, 300)] == sorted(revisions)
+
+
+async def test_watchers_under_load_see_every_revision_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers of every pace, while writers write both classes, volatile rows are flushed and history is compacted."""
+    monkeypatch.setattr(fanout, "PENDING_EVENTS", 16)
+    monkeypatch.setattr(fanout, "RING_EVENTS", 32)
+    monkeypatch.setattr(writer, "FLUSH_ROWS", 40)
+    monkeypatch.setattr(reader, "HISTORY_EVENTS", 25)
+    rng = random.Random(7)
+    written: list[int] = []
+    start = store.revision
+
+    async def write(number: int) -> None:
+        key, revision = f"/load/{number}", 0
+        for step in range(60):
+            volatile = rng.random() < 0.4
+            if not revision:
+                revision = await store.create(key, b"0", origin=BY, volatile=volatile)
+            elif step % 7 == 6:
+                written.append(await store.delete(key, expected=revision, origin=BY, volatile=volatile))
+                revision = 0
+                continue
+            else:
+                revision = await store.update(key, b"%d" % step, expected=revision, origin=BY, volatile=volatile)
+            written.append(revision)
+            if rng.random() < 0.1:
+                await asyncio.sleep(0.001)
+
+    async def follow(pace: float) -> tuple[list[int], bool]:
+        """Revisions seen, and whether the end came as Expired. Values before must chain."""
+        seen: list[int] = []
+        values: dict[str, bytes] = {}
+        try:
+            async for events in store.watch("/load/", after=start):
+                for event in events:
+                    assert event.previous == values.get(event.key, b"")
+                    values[event.key] = event.value
+                    seen.append(event.revision)
+                if len(seen) == 16 * 60:
+                    return seen, False
+                await asyncio.sleep(pace * rng.random())
+        except Expired:
+            pass
+        return seen, True
+
+    async def compact() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+            await store.compact(max(store.revision - 500, 1))
+
+    async with asyncio.timeout(30):
+        watchers = [asyncio.ensure_future(follow(pace)) for pace in (0, 0, 0.0005, 0.001, 0.002, 0.02)]
+        await asyncio.gather(compact(), *(write(number) for number in range(16)))
+        ends = await asyncio.gather(*watchers)
+    assert not ends[0][1], "who keeps up is not expired"
+    for seen, _ in ends:
+        assert seen == sorted(written)[: len(seen)]
 
 
 async def test_close_ends_watches_and_refuses_the_rest(store: Store) -> None:
