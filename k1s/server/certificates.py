@@ -140,7 +140,7 @@ class ServerCertificates:
         self._contexts.append((SERVING, context))
         return context
 
-    def kubelet_context(self) -> ssl.SSLContext:
+    def client_context(self) -> ssl.SSLContext:
         """For the API server's connections to the nodes' agents, which are called by the address that their Node says."""
         context = ssl.create_default_context(cadata=self.ca("kubelet-ca").certificate.decode())
         self._load_into(context, KUBELET_CLIENT)
