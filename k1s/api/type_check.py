@@ -21,8 +21,6 @@ Object = dict[str, Any]
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?(Z|z|[+-]\d\d:\d\d)\Z", re.ASCII)
 _PLAIN_TIME = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\Z", re.ASCII)
 _GO_TYPES = {"boolean": "bool", "number": "float64", "string": "string", "int-or-string": "int32"}
-# Present but empty means something here, so emptiness is not dropped: no entries resets the record of managers.
-_KEPT_EMPTY = {"managedFields"}
 
 
 class TypeFault(ValueError):
@@ -153,7 +151,7 @@ def _object(obj: Object, schema: Schema, struct: str, path: str) -> None:
 
 def _droppable(field: str, child: Schema, owner: Schema) -> bool:
     """Is it an optional map or list? Go's omitempty never writes those when empty; an empty struct stays."""
-    if field in owner.required or field in _KEPT_EMPTY:
+    if field in owner.required:
         return False
     return child.type == "array" or (child.is_map and not child.preserve_unknown)
 
