@@ -13,29 +13,105 @@ from collections.abc import Callable
 from k1s.api.catalog import Resource
 from k1s.api.errors import FieldError
 from k1s.api.meta import Object
-from k1s.api.validation import apps, batch, claims, object_meta, pod, pod_update
+from k1s.api.validation import (
+    apps,
+    autoscaling,
+    batch,
+    claims,
+    cluster,
+    config,
+    core,
+    definitions,
+    extension,
+    networking,
+    object_meta,
+    pod,
+    pod_update,
+    quotas,
+    rbac,
+    required_fields,
+    services,
+    storage,
+)
 from k1s.api.validation.rules import Errors
 
 Create = Callable[[Errors, Object], None]
 Update = Callable[[Errors, Object, Object], None]
 
+_ADMISSION = "admissionregistration.k8s.io"
+_RBAC = rbac.GROUP
+_STORAGE = "storage.k8s.io"
+_NETWORK = "networking.k8s.io"
+
+
+def _nothing(errs: Errors, obj: Object) -> None:
+    """ObjectMeta is all there is to check."""
+
+
 _CREATE: dict[tuple[str, str], Create] = {
+    ("", "ConfigMap"): config.config_map,
+    ("", "Endpoints"): services.endpoints,
+    ("", "Event"): core.event,
+    ("", "LimitRange"): quotas.limit_range,
+    ("", "Namespace"): core.namespace,
+    ("", "Node"): core.node,
+    ("", "PersistentVolume"): storage.persistent_volume,
     ("", "PersistentVolumeClaim"): claims.create,
     ("", "Pod"): pod.create,
     ("", "PodTemplate"): pod.pod_template,
     ("", "ReplicationController"): apps.replication_controller,
+    ("", "ResourceQuota"): quotas.resource_quota,
+    ("", "Secret"): config.secret,
+    ("", "Service"): services.service,
+    ("", "ServiceAccount"): _nothing,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition,
+    ("apiregistration.k8s.io", "APIService"): extension.api_service,
     ("apps", "ControllerRevision"): apps.controller_revision,
     ("apps", "DaemonSet"): apps.daemon_set,
     ("apps", "Deployment"): apps.deployment,
     ("apps", "ReplicaSet"): apps.replica_set,
     ("apps", "StatefulSet"): apps.stateful_set,
+    ("autoscaling", "HorizontalPodAutoscaler"): autoscaling.autoscaler,
     ("batch", "CronJob"): batch.cron_job,
     ("batch", "Job"): batch.job,
+    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request,
+    ("coordination.k8s.io", "Lease"): cluster.lease,
+    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice,
+    ("events.k8s.io", "Event"): core.new_event,
+    ("node.k8s.io", "RuntimeClass"): cluster.runtime_class,
+    ("policy", "PodDisruptionBudget"): cluster.disruption_budget,
+    ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class,
+    (_ADMISSION, "MutatingAdmissionPolicy"): extension.admission_policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): extension.admission_policy_binding,
+    (_ADMISSION, "MutatingWebhookConfiguration"): extension.webhooks,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): extension.admission_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): extension.admission_policy_binding,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): extension.webhooks,
+    (_NETWORK, "IPAddress"): networking.ip_address,
+    (_NETWORK, "Ingress"): networking.ingress,
+    (_NETWORK, "IngressClass"): networking.ingress_class,
+    (_NETWORK, "NetworkPolicy"): networking.network_policy,
+    (_NETWORK, "ServiceCIDR"): networking.service_cidr,
+    (_RBAC, "ClusterRole"): rbac.cluster_role,
+    (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding,
+    (_RBAC, "Role"): rbac.role,
+    (_RBAC, "RoleBinding"): rbac.role_binding,
+    (_STORAGE, "CSIDriver"): storage.csi_driver,
+    (_STORAGE, "CSINode"): storage.csi_node,
+    (_STORAGE, "StorageClass"): storage.storage_class,
+    (_STORAGE, "VolumeAttachment"): storage.volume_attachment,
 }
 # Kinds not here are validated anew on update, nothing in them is fixed.
 _UPDATE: dict[tuple[str, str], Update] = {
+    ("", "ConfigMap"): config.config_map_update,
+    ("", "Node"): core.node_update,
+    ("", "PersistentVolume"): storage.persistent_volume_update,
     ("", "PersistentVolumeClaim"): claims.update,
     ("", "Pod"): pod_update.update,
+    ("", "ResourceQuota"): quotas.resource_quota_update,
+    ("", "Secret"): config.secret_update,
+    ("", "Service"): services.service_update,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition_update,
     ("apps", "ControllerRevision"): apps.controller_revision_update,
     ("apps", "DaemonSet"): apps.daemon_set_update,
     ("apps", "Deployment"): apps.deployment_update,
@@ -43,14 +119,33 @@ _UPDATE: dict[tuple[str, str], Update] = {
     ("apps", "StatefulSet"): apps.stateful_set_update,
     ("batch", "CronJob"): batch.cron_job_update,
     ("batch", "Job"): batch.job_update,
+    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request_update,
+    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice_update,
+    ("node.k8s.io", "RuntimeClass"): cluster.runtime_class_update,
+    ("resource.k8s.io", "ResourceClaim"): extension.immutable_spec,
+    ("resource.k8s.io", "ResourceClaimTemplate"): extension.immutable_spec,
+    ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class_update,
+    (_NETWORK, "IPAddress"): networking.ip_address_update,
+    (_NETWORK, "IngressClass"): networking.ingress_class_update,
+    (_NETWORK, "ServiceCIDR"): networking.service_cidr_update,
+    (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding_update,
+    (_RBAC, "RoleBinding"): rbac.role_binding_update,
+    (_STORAGE, "CSIDriver"): storage.csi_driver_update,
+    (_STORAGE, "StorageClass"): storage.storage_class_update,
+    (_STORAGE, "VolumeAttachment"): storage.volume_attachment_update,
 }
 _STATUS: dict[tuple[str, str], Update] = {
+    ("", "Namespace"): core.namespace_status,
+    ("", "Node"): core.node_status,
     ("", "ReplicationController"): apps.replicas_status,
+    ("", "ResourceQuota"): quotas.resource_quota_status,
     ("apps", "DaemonSet"): apps.daemon_set_status,
     ("apps", "Deployment"): apps.replicas_status,
     ("apps", "ReplicaSet"): apps.replicas_status,
     ("apps", "StatefulSet"): apps.replicas_status,
     ("batch", "Job"): batch.job_status,
+    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request_conditions,
+    ("policy", "PodDisruptionBudget"): cluster.disruption_budget_status,
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
@@ -101,6 +196,10 @@ def validate_subresource_update(resource: Resource, subresource: str, obj: Objec
 
 
 def _content(errs: Errors, resource: Resource, obj: Object) -> None:
+    if resource.custom:
+        return
     check = _CREATE.get((resource.group, resource.kind))
-    if check is not None and not resource.custom:
+    if check is not None:
         check(errs, obj)
+    else:
+        required_fields.check(errs, resource, obj)

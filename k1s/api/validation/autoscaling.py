@@ -1,0 +1,134 @@
+"""HorizontalPodAutoscalers, both versions.
+
+Called by: table.py. Never does: look whether the target exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k1s.api import names, quantity
+from k1s.api.errors import forbidden_field, invalid_value, required
+from k1s.api.meta import Object
+from k1s.api.validation.rules import NOT_POSITIVE, Errors, named, one_of, positive, quantities
+from k1s.api.validation.selectors import label_selector
+
+_SOURCES = {
+    "ContainerResource": "containerResource",
+    "External": "external",
+    "Object": "object",
+    "Pods": "pods",
+    "Resource": "resource",
+}
+_MAX_WINDOW = 3600
+_MAX_PERIOD = 1800
+
+
+def _reference(errs: Errors, at: str, ref: Object) -> None:
+    for key in ("kind", "name"):
+        named(errs, f"{at}.{key}", ref.get(key), names.path_segment_name)
+
+
+def autoscaler(errs: Errors, obj: Object) -> None:
+    spec = obj.get("spec") or {}
+    low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
+    if isinstance(low, int) and low < 1:
+        errs.append(invalid_value("spec.minReplicas", low, "must be greater than or equal to 1"))
+    if high < 1:
+        errs.append(invalid_value("spec.maxReplicas", high, NOT_POSITIVE))
+    if isinstance(low, int) and high < low:
+        errs.append(invalid_value("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
+    _reference(errs, "spec.scaleTargetRef", spec.get("scaleTargetRef") or {})
+    positive(errs, "spec.targetCPUUtilizationPercentage", spec.get("targetCPUUtilizationPercentage"))
+    for index, metric in enumerate(spec.get("metrics") or ()):
+        _metric(errs, f"spec.metrics[{index}]", metric)
+    behavior = spec.get("behavior") or {}
+    for key in ("scaleUp", "scaleDown"):
+        if behavior.get(key) is not None:
+            _rules(errs, f"spec.behavior.{key}", behavior[key])
+
+
+def _metric(errs: Errors, at: str, metric: Object) -> None:
+    kind = metric.get("type")
+    one_of(errs, f"{at}.type", kind, _SOURCES, needed=True)
+    given = [key for key in _SOURCES.values() if metric.get(key) is not None]
+    for extra in given[1:]:
+        errs.append(forbidden_field(f"{at}.{extra}", "must populate the given metric source only"))
+    key = _SOURCES.get(kind or "")
+    if key is None:
+        return
+    source = metric.get(key)
+    if source is None:
+        errs.append(required(f"{at}.{key}", "must populate information for the given metric source"))
+        return
+    _source(errs, f"{at}.{key}", key, source)
+
+
+def _source(errs: Errors, at: str, key: str, source: Object) -> None:
+    target = source.get("target") or {}
+    if key in ("resource", "containerResource"):
+        if not source.get("name"):
+            errs.append(required(f"{at}.name", "must specify a resource name"))
+        if key == "containerResource" and not source.get("container"):
+            errs.append(required(f"{at}.container", "must specify a container"))
+        _resource_target(errs, f"{at}.target", target)
+        return
+    metric = source.get("metric") or {}
+    named(errs, f"{at}.metric.name", metric.get("name"), names.path_segment_name)
+    label_selector(errs, f"{at}.metric.selector", metric.get("selector"))
+    if key == "object":
+        _reference(errs, f"{at}.describedObject", source.get("describedObject") or {})
+    _target(errs, f"{at}.target", target)
+    value, average = target.get("value"), target.get("averageValue")
+    if key == "pods" and average is None:
+        errs.append(required(f"{at}.target.averageValue", "must specify a positive target averageValue"))
+    elif value is None and average is None:
+        text = "must set either a target value for metric or a per-pod target"
+        errs.append(required(f"{at}.target.averageValue", text))
+    elif key == "external" and value is not None and average is not None:
+        text = "may not set both a target value for metric and a per-pod target"
+        errs.append(forbidden_field(f"{at}.target.value", text))
+
+
+def _target(errs: Errors, at: str, target: Object) -> None:
+    one_of(errs, f"{at}.type", target.get("type"), ("AverageValue", "Utilization", "Value"), needed=True)
+    for key in ("value", "averageValue"):
+        _above_zero(errs, f"{at}.{key}", target.get(key))
+    positive(errs, f"{at}.averageUtilization", target.get("averageUtilization"))
+
+
+def _above_zero(errs: Errors, field: str, value: Any) -> None:
+    if value is not None and quantities(errs, field, value) and quantity.parse(value) <= 0:
+        errs.append(invalid_value(field, str(value), "must be positive"))
+
+
+def _resource_target(errs: Errors, at: str, target: Object) -> None:
+    _target(errs, at, target)
+    percent, value = target.get("averageUtilization"), target.get("averageValue")
+    if percent is None and value is None:
+        errs.append(required(f"{at}.averageUtilization", "must set either a target raw value or a target utilization"))
+    elif percent is not None and value is not None:
+        errs.append(forbidden_field(f"{at}.averageValue", "may not set both a target raw value and a target utilization"))
+
+
+def _rules(errs: Errors, at: str, rules: Object) -> None:
+    window = rules.get("stabilizationWindowSeconds")
+    if isinstance(window, int):
+        if window < 0:
+            errs.append(invalid_value(f"{at}.stabilizationWindowSeconds", window, "must be greater than or equal to zero"))
+        elif window > _MAX_WINDOW:
+            text = f"must be less than or equal to {_MAX_WINDOW}"
+            errs.append(invalid_value(f"{at}.stabilizationWindowSeconds", window, text))
+    one_of(errs, f"{at}.selectPolicy", rules.get("selectPolicy"), ("Disabled", "Max", "Min"))
+    policies = rules.get("policies") or []
+    if not policies:
+        errs.append(required(f"{at}.policies", "must specify at least one Policy"))
+    for index, policy in enumerate(policies):
+        here = f"{at}.policies[{index}]"
+        one_of(errs, f"{here}.type", policy.get("type"), ("Percent", "Pods"), needed=True)
+        for key in ("value", "periodSeconds"):
+            if (policy.get(key) or 0) <= 0:
+                errs.append(invalid_value(f"{here}.{key}", policy.get(key) or 0, "must be greater than zero"))
+        if (policy.get("periodSeconds") or 0) > _MAX_PERIOD:
+            text = f"must be less than or equal to {_MAX_PERIOD}"
+            errs.append(invalid_value(f"{here}.periodSeconds", policy["periodSeconds"], text))
