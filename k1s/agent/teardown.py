@@ -14,6 +14,7 @@ from pathlib import Path
 from k1s.agent.config import AgentConfig
 from k1s.agent.containerd import ContainerdPaths, stop_containerd
 from k1s.agent.resources.cgroups import Cgroups
+from k1s.agent.volumes import mounts
 
 _ROUNDS = 100
 
@@ -33,7 +34,7 @@ async def stop_all(config: AgentConfig, *, cgroup_root: str = "/k1s") -> None:
             except ProcessLookupError:
                 continue
         await asyncio.sleep(0.05)
-    unmount_below([paths.state, paths.root, config.pods_dir])
+    mounts.unmount_below([paths.state, paths.root, config.pods_dir])
     await asyncio.to_thread(cgroups.remove_all)
     paths.pid_file.unlink(missing_ok=True)
     paths.socket.unlink(missing_ok=True)
@@ -53,20 +54,3 @@ def _shims(paths: ContainerdPaths) -> list[int]:
         if b"containerd-shim" in command[0] and address in command:
             found.append(int(entry.name))
     return found
-
-
-def unmount_below(directories: list[Path]) -> None:
-    """Detach every mount below the directories, the deepest first."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    roots = [str(d.absolute()) for d in directories]
-    targets = [t for t in _mount_targets() if any(t == r or t.startswith(r + "/") for r in roots)]
-    for target in sorted(targets, key=len, reverse=True):
-        if libc.umount2(target.encode(), 2) != 0 and ctypes.get_errno() not in (2, 22):  # MNT_DETACH; gone already
-            raise OSError(ctypes.get_errno(), f"umount {target}: {os.strerror(ctypes.get_errno())}")
-
-
-def _mount_targets() -> list[str]:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line.split()[4].encode().decode("unicode_escape") for line in lines]

@@ -15,7 +15,8 @@ from k1s.cri.errors import from_grpc
 _MAX_MESSAGE = 16 * 1024 * 1024  # kubelet's own limit
 
 
-def _grpc() -> Any:
+def grpc_module() -> Any:
+    """grpc with grpc.aio, imported at the first need."""
     # Both must be set before the first import: grpc logs noise, and its fork handlers get in the way of subprocesses.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -27,7 +28,7 @@ def _grpc() -> Any:
 
 def cri_modules() -> tuple[Any, Any]:
     """(messages, stubs) of CRI v1."""
-    _grpc()
+    grpc_module()
     from cri_api.v1 import api_pb2, api_pb2_grpc
 
     return api_pb2, api_pb2_grpc
@@ -45,12 +46,12 @@ def open_channel(socket: str) -> Any:
         ("grpc.default_authority", "localhost"),
     )
     path = socket.removeprefix("unix://")
-    return _grpc().aio.insecure_channel(f"unix:{path}", options=options)
+    return grpc_module().aio.insecure_channel(f"unix:{path}", options=options)
 
 
 async def translated(call: Awaitable[Any]) -> Any:
     """Await a call; its gRPC error becomes a cri.errors.RuntimeFailure."""
-    grpc = _grpc()
+    grpc = grpc_module()
     try:
         return await call
     except grpc.aio.AioRpcError as error:

@@ -1,0 +1,175 @@
+"""The agent, from nothing to a node: read this first.
+
+Owns: the order in which things start, and making the AgentContext. Called by: cli/agent. Never does: the work of a part.
+
+  credentials > runtime (own containerd, a named one, or the fake) > client, informers, events > PARTS in their order
+Every part is `async def run(agent, ready)`; the next starts when it has said ready, except where `waits` is false: those may
+take their time (the network waits for the node's pod range). A part that ends or raises ends the agent; its supervisor starts
+it again, and containers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from k1s.agent import certificates, join, machine, network
+from k1s.agent.config import AgentConfig
+from k1s.agent.containerd import Containerd, ContainerdError
+from k1s.agent.containers.images import ImageManager
+from k1s.agent.context import AgentContext
+from k1s.agent.node import conditions, images, lease, register
+from k1s.agent.node.info import NodeFault
+from k1s.agent.pods import manager
+from k1s.agent.resources.cgroups import Cgroups, cgroup_root
+from k1s.agent.serving import app as serving
+from k1s.agent.volumes.objects import ObjectCache
+from k1s.agent.volumes.tokens import TokenManager
+from k1s.base.clock import REAL_CLOCK, Clock
+from k1s.base.metrics import Registry
+from k1s.base.process import find_binary
+from k1s.base.tasks import Supervisor
+from k1s.client.events import EventRecorder
+from k1s.client.informer import WatchInformers
+from k1s.client.rest import RestClient
+from k1s.client.transport import HttpTransport
+from k1s.cri.runtime import Runtime
+
+log = logging.getLogger("k1s.agent")
+Part = Callable[[AgentContext, Callable[[], None]], Awaitable[None]]
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says what to do."""
+
+
+async def _serve(agent: AgentContext, ready: Callable[[], None]) -> None:
+    assert agent.server_tls is not None
+    await serving.run(agent, agent.server_tls, ready)
+
+
+@dataclass(frozen=True, slots=True)
+class PartEntry:
+    """`waits` False: the next part starts at once."""
+
+    name: str
+    run: Part
+    waits: bool = True
+
+
+PARTS: tuple[PartEntry, ...] = (
+    PartEntry("node", register.run),
+    PartEntry("network", network.run, waits=False),
+    PartEntry("images", images.run),
+    PartEntry("pods", manager.run),
+    PartEntry("serving", _serve),
+    PartEntry("lease", lease.run),
+    PartEntry("status", conditions.run),
+)
+
+
+async def run(
+    config: AgentConfig,
+    *,
+    clock: Clock = REAL_CLOCK,
+    step: Callable[[str], None] = lambda text: None,
+    ready: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Until cancelled. Raises StartError for what the user can mend."""
+    try:
+        await _run(config, clock, step, ready)
+    except* (join.JoinError, ContainerdError, NodeFault) as group:
+        raise StartError(str(group.exceptions[0])) from group
+
+
+async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None]) -> None:
+    joined = await join.ensure_credentials(config, clock)
+    config = dataclasses.replace(
+        config,
+        cluster_cidr=joined.cluster_cidr or config.cluster_cidr,
+        service_cidr=joined.service_cidr or config.service_cidr,
+        cluster_dns=joined.cluster_dns or config.cluster_dns,
+        cluster_domain=joined.cluster_domain or config.cluster_domain,
+    )
+    step(f"credentials of node {joined.node_name}")
+    holder = certificates.AgentCertificates(config, joined, clock)
+    async with Supervisor() as tasks:
+        await tasks.start("certificates", holder.run)
+        runtime = await start_runtime(config, clock, tasks)
+        step("container runtime")
+        client = RestClient(HttpTransport(config.server, holder.client_context()), "kubelet", clock=clock)
+        informers = WatchInformers(client, clock=clock)
+        events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)
+        agent = make_context(config, joined.node_name, joined.node_ip, client, informers, events, runtime, clock)
+        agent.server_tls = holder.server_context()
+        try:
+            tasks.spawn("informers", informers.run())
+            tasks.spawn("events", events.run())
+            await start_parts(agent, tasks, step)
+            ready(f"node {agent.node_name} is up")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await agent.objects.close()
+            await client.close()
+            await runtime.close()
+
+
+async def start_runtime(config: AgentConfig, clock: Clock, tasks: Supervisor) -> Runtime:
+    """The runtime the configuration asks for, running. Raises ContainerdError."""
+    if config.fake_runtime:
+        from k1s.cri.fake import FakeRuntime
+
+        return FakeRuntime(clock=clock)
+    from k1s.cri.containerd import ContainerdRuntime
+
+    ctr = find_binary("ctr") or "ctr"
+    if config.container_runtime_endpoint:
+        return ContainerdRuntime(config.container_runtime_endpoint.removeprefix("unix://"), ctr=ctr)
+    await tasks.start("containerd", Containerd(config, clock).run)
+    return ContainerdRuntime(str(config.containerd_socket.absolute()), ctr=ctr, snapshotter=config.snapshotter)
+
+
+def make_context(
+    config: AgentConfig,
+    node_name: str,
+    node_ip: str,
+    client: RestClient,
+    informers: WatchInformers,
+    events: EventRecorder,
+    runtime: Runtime,
+    clock: Clock,
+) -> AgentContext:
+    """The context every part is given (tests make theirs with it too)."""
+    return AgentContext(
+        config=config,
+        node_name=node_name,
+        node_ip=node_ip,
+        client=client,
+        informers=informers,
+        clock=clock,
+        metrics=Registry(),
+        runtime=runtime,
+        events=events,
+        machine=machine.inspect(config.data_dir),
+        cgroups=None if config.fake_runtime else Cgroups(cgroup_root(config)),
+        images=ImageManager(runtime, events, clock),
+        objects=ObjectCache(client, clock),
+        tokens=TokenManager(client, clock),
+    )
+
+
+async def start_parts(agent: AgentContext, tasks: Supervisor, step: Callable[[str], None]) -> None:
+    """Each part in its order."""
+    for part in PARTS:
+
+        async def body(announce: Callable[[], None], part: PartEntry = part) -> None:
+            await part.run(agent, announce)
+
+        if part.waits:
+            await tasks.start(part.name, body)
+            step(part.name)
+        else:
+            tasks.spawn(part.name, body(lambda name=part.name: step(name)))  # type: ignore[misc]

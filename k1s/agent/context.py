@@ -1,0 +1,81 @@
+"""What every part of the agent is given.
+
+Owns: AgentContext. Called by: app.py (makes it), every part (reads it). Never does: I/O.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from k1s.agent.config import AgentConfig
+from k1s.agent.pods.registry import PodRegistry
+from k1s.base.clock import Clock
+from k1s.base.metrics import Registry
+from k1s.client.events import EventRecorder
+from k1s.client.interface import Client, InformerFactory
+from k1s.cri.runtime import Runtime
+
+if TYPE_CHECKING:
+    from k1s.agent.containers.images import ImageManager
+    from k1s.agent.machine import Machine
+    from k1s.agent.resources.cgroups import Cgroups
+    from k1s.agent.volumes.objects import ObjectCache
+    from k1s.agent.volumes.tokens import TokenManager
+
+
+@dataclass(slots=True)
+class AgentContext:
+    """One agent. Parts must not keep state here other than what the fields are for."""
+
+    config: AgentConfig
+    node_name: str
+    node_ip: str
+    client: Client
+    informers: InformerFactory
+    clock: Clock
+    metrics: Registry
+    runtime: Runtime
+    events: EventRecorder
+    machine: Machine
+    cgroups: Cgroups | None  # None with the fake runtime: nothing is put on the host
+    images: ImageManager
+    objects: ObjectCache
+    tokens: TokenManager
+    server_tls: ssl.SSLContext | None = None  # what the agent's own listener serves with; renewed in place
+    pods: PodRegistry = field(default_factory=PodRegistry)
+    # Whoever makes the node more or less fit for pods says so here: name -> why not; empty means ready. See node/conditions.
+    not_ready: dict[str, str] = field(default_factory=dict)
+    readiness_handlers: list[Callable[[], None]] = field(default_factory=list)
+    # Called at every renewal of the node's lease (10 s): the one tick there is, for what must be looked at now and then.
+    heartbeat_handlers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def pretend(self) -> bool:
+        """With the fake runtime nothing is put on the host: no directories, mounts, cgroups."""
+        return self.config.fake_runtime
+
+    @property
+    def allocatable(self) -> dict[str, int]:
+        """What pods may have: cpu in thousandths, the rest in whole units."""
+        machine = self.machine
+        return {
+            "cpu": machine.cpus * 1000,
+            "memory": machine.memory,
+            "ephemeral-storage": machine.ephemeral_storage,
+            "pods": self.config.max_pods,
+            **machine.hugepages,
+        }
+
+    def set_ready(self, part: str, why_not: str = "") -> None:
+        """A part (network, runtime) is ready, or says why it is not; the Node's Ready condition follows."""
+        before = self.not_ready.get(part)
+        if why_not:
+            self.not_ready[part] = why_not
+        else:
+            self.not_ready.pop(part, None)
+        if before != (why_not or None):
+            for handler in self.readiness_handlers:
+                handler()

@@ -1,0 +1,62 @@
+"""The node's heartbeat: its Lease in kube-node-lease, renewed every ten seconds.
+
+Owns: the Lease, and the tick that others may hang on to. Called by: app.py as a part. Never does: status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from k1s.agent.context import AgentContext
+from k1s.api.catalog import builtin
+from k1s.api.errors import ApiError
+from k1s.base.backoff import Backoff
+from k1s.base.clock import rfc3339_micro
+
+log = logging.getLogger("k1s.agent.node")
+
+NAMESPACE = "kube-node-lease"
+DURATION = 40
+RENEW_EVERY = 10.0
+_RETRY = Backoff(initial=0.2, maximum=7.0)
+
+
+async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
+    failures = 0
+    while True:
+        try:
+            await renew(agent)
+            if failures:
+                log.info("node %s: lease renewed again", agent.node_name)
+            failures = 0
+            ready()
+        except ApiError as error:
+            failures += 1
+            if failures == 1:
+                log.warning("node %s: lease not renewed: %s", agent.node_name, error)
+            ready()  # the node works without; the server will notice that it cannot be heard
+            await agent.clock.sleep(_RETRY.delay(failures))
+            continue
+        for handler in agent.heartbeat_handlers:
+            handler()
+        await agent.clock.sleep(RENEW_EVERY)
+
+
+async def renew(agent: AgentContext) -> None:
+    """One renewal; makes the Lease if there is none. Raises ApiError."""
+    resource = builtin("Lease")
+    spec = {
+        "holderIdentity": agent.node_name,
+        "leaseDurationSeconds": DURATION,
+        "renewTime": rfc3339_micro(agent.clock.now()),
+    }
+    try:
+        await agent.client.patch(resource, agent.node_name, NAMESPACE, {"spec": spec})
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        node = await agent.client.get(builtin("Node"), agent.node_name)
+        owner = {"apiVersion": "v1", "kind": "Node", "name": agent.node_name, "uid": node["metadata"]["uid"]}
+        lease = {"metadata": {"name": agent.node_name, "namespace": NAMESPACE, "ownerReferences": [owner]}, "spec": spec}
+        await agent.client.create(resource, lease, NAMESPACE)

@@ -1,0 +1,55 @@
+"""Whether this node takes a pod at all: pure.
+
+Owns: the last check, after the scheduler's: count, resources, host ports, node selector. Called by: pods/manager.
+Never does: I/O. A pod that is refused fails with the reason kubelet gives. Source: pkg/kubelet/lifecycle/predicate.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from k1s.agent.pods.status import Ending
+from k1s.agent.resources.qos import pod_requests
+
+Object = dict[str, Any]
+
+
+def refusal(pod: Object, others: Iterable[Object], allocatable: Mapping[str, int], labels: Mapping[str, str]) -> Ending | None:
+    """Why the pod cannot run beside `others` (pods already taken, not over); None if it can."""
+    present = list(others)
+    for name, value in (pod["spec"].get("nodeSelector") or {}).items():
+        if labels and labels.get(name) != value:
+            return _rejected("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+    if len(present) + 1 > allocatable["pods"]:
+        return _short("pods", 1, len(present), allocatable["pods"])
+    used: dict[str, int] = {}
+    for other in present:
+        for name, value in pod_requests(other).items():
+            used[name] = used.get(name, 0) + value
+    for name, value in pod_requests(pod).items():
+        capacity = allocatable.get(name, 0)
+        if value and used.get(name, 0) + value > capacity:
+            return _short(name, value, used.get(name, 0), capacity)
+    taken = {port for other in present for port in _host_ports(other)}
+    if any(port in taken for port in _host_ports(pod)):
+        return _rejected("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports")
+    return None
+
+
+def _short(resource: str, requested: int, used: int, capacity: int) -> Ending:
+    text = f"Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    return _rejected(f"OutOf{resource}", text)
+
+
+def _rejected(reason: str, message: str) -> Ending:
+    return Ending(reason, f"Pod was rejected: {message}")
+
+
+def _host_ports(pod: Object) -> list[tuple[str, int]]:
+    out = []
+    for container in pod["spec"].get("containers") or []:
+        for port in container.get("ports") or []:
+            if port.get("hostPort"):
+                out.append((port.get("protocol") or "TCP", int(port["hostPort"])))
+    return out
