@@ -115,6 +115,8 @@ async def test_list_pages_in_byte_order(store: Store) -> None:
         after = page.items[-1].key
         await store.create(f"/p/a{after[3:]}-later", b"", origin=BY)  # not in the listing that goes on
     assert paged == expected
+    rest = (await store.list("/p/", after="/p/b/1")).items
+    assert [item.key for item in rest] == [k for k in sorted(i.key for i in (await store.list("/p/")).items) if k > "/p/b/1"]
     assert (await store.list("/nothing/")).items == []
     assert (await store.list("/p/", limit=3)).remaining == len((await store.list("/p/")).items) - 3
 

@@ -48,8 +48,8 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
 async def test_a_key_dies_ttl_after_its_last_change(store: MemoryStore) -> None:
     clock = VirtualClock()
     async with running(store, clock):
-        await store.create("/e/old", b"", origin=BY)
         renewed = await store.create("/e/renewed", b"", origin=BY)
+        await store.create("/e/old", b"", origin=BY)
         await store.create("/other", b"", origin=BY)
         await clock.advance(TTL / 2)
         await store.update("/e/renewed", b"", expected=renewed, origin=BY)

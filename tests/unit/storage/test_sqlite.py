@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from k1s.base.clock import VirtualClock
+from k1s.storage import fanout
 from k1s.storage.errors import Closed, Corrupt, Expired, StoreError, StoreFull
 from k1s.storage.interface import Origin
 from k1s.storage.memory import MemoryStore
@@ -123,6 +124,64 @@ async def test_a_crash_loses_volatile_writes_but_no_revision_comes_back(tmp_path
     assert store.revision == again, "after a clean stop nothing is skipped"
     with pytest.raises(Expired):
         store.watch("/", after=seen)  # still
+    await store.close()
+
+
+async def test_the_gap_outlives_later_crashes_and_clean_stops(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = await opened(path)
+    seen = [await store.create(f"/lost/{n}", b"", origin=BY, volatile=True) for n in range(3)][1]
+    for _ in range(2):
+        await killed(store)
+        store = await opened(path)
+        await store.create(f"/kept/{store.revision}", b"", origin=BY, volatile=True)
+        await store._writer.flush()
+        with pytest.raises(Expired):
+            store.watch("/", after=seen)
+    revision = store.revision
+    await store.close()
+    store = await opened(path)
+    assert store.revision == revision
+    with pytest.raises(Expired):
+        store.watch("/", after=seen)
+    store.watch("/", after=revision)
+    await store.close()
+
+
+async def test_a_flush_during_a_replay_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "RING_EVENTS", 1)
+    store = await opened(tmp_path / "state.db")
+    start = store.revision
+    revisions = [await store.create(f"/{n}", b"", origin=BY, volatile=True) for n in range(3)]
+    run = store._read_thread.run
+
+    async def read_then_flush(*args: object, **kwargs: object) -> object:
+        found = await run(*args, **kwargs)  # type: ignore[arg-type]
+        await store._writer.flush()
+        return found
+
+    monkeypatch.setattr(store._read_thread, "run", read_then_flush)
+    assert [event.revision for event in await anext(store.watch("/", after=start))] == revisions
+    await store.close()
+
+
+async def test_a_compaction_during_a_replay_expires_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "RING_EVENTS", 1)
+    store = await opened(tmp_path / "state.db")
+    start = store.revision
+    revision = await store.create("/k", b"", origin=BY)
+    for _ in range(5):
+        revision = await store.update("/k", b"", expected=revision, origin=BY)
+    run = store._read_thread.run
+
+    async def compact_then_read(*args: object, **kwargs: object) -> object:
+        await store.compact(revision)
+        await store.compacted()
+        return await run(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store._read_thread, "run", compact_then_read)
+    with pytest.raises(Expired):
+        await anext(store.watch("/", after=start))
     await store.close()
 
 
@@ -323,12 +382,13 @@ async def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
         await opened(tmp_path / "state.db")
 
 
+@pytest.mark.parametrize("size", [2000, 50_000])
 @pytest.mark.parametrize("keep", [0.3, 0.7])
-async def test_a_truncated_or_scribbled_file_is_refused(tmp_path: Path, keep: float) -> None:
+async def test_a_truncated_or_scribbled_file_is_refused(tmp_path: Path, keep: float, size: int) -> None:
     path = tmp_path / "state.db"
     store = await opened(path)
-    for number in range(200):
-        await store.create(f"/{number}", os.urandom(2000), origin=BY)
+    for number in range(100):
+        await store.create(f"/{number}", os.urandom(size), origin=BY)
     await store.close()
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
