@@ -15,6 +15,7 @@ from pathlib import Path
 from k1s.agent.config import AgentConfig
 from k1s.base import log
 from k1s.base.config import ConfigError, as_flags, load_all
+from k1s.base.host import host_name
 from k1s.cli import check_config
 from k1s.cli.main import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
@@ -42,7 +43,16 @@ def run(words: Sequence[str]) -> int:
 
     steps = Steps()
     try:
-        run_until_signal(app.run(server, agent_argv(server, agent), step=steps.done, ready=steps.ready))
+        run_until_signal(
+            app.run(
+                server,
+                agent_argv(server, agent),
+                run_dir=agent.run_dir,
+                node_name=(agent.node_name or host_name()).lower(),
+                step=steps.done,
+                ready=steps.ready,
+            )
+        )
     except app.StartError as error:
         raise UserError(str(error)) from error
     except Exception:

@@ -67,7 +67,7 @@ class AgentProcess:
         except (ValueError, KeyError, TypeError):
             self._pid_file.unlink(missing_ok=True)
             return None
-        if _start_time(pid) != started:
+        if start_time(pid) != started:
             return None
         if argv != self._argv:
             log.info("the running agent has other options; replacing it")
@@ -78,7 +78,7 @@ class AgentProcess:
 
     def _spawn(self) -> _Child:
         process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
-        note = {"pid": process.pid, "started": _start_time(process.pid), "argv": self._argv}
+        note = {"pid": process.pid, "started": start_time(process.pid), "argv": self._argv}
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._pid_file, json.dumps(note).encode())
         return _Child(process.pid, process)
@@ -127,7 +127,7 @@ class _Child:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _start_time(pid: int) -> str:
+def start_time(pid: int) -> str:
     """The kernel's start time of a process, "" if there is none: a pid alone may have been given anew."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

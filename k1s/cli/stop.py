@@ -1,0 +1,98 @@
+"""`k1s stop` ends k1s with all its containers and takes back its changes to the host; `k1s uninstall` also deletes its data.
+
+Owns: the order, and what counts as ours. Called by: cli/main, packaging/down.sh. Never does: touch what does not carry our names
+or paths; it works whatever state k1s is in, and a second run finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from k1s.agent.config import AgentConfig
+from k1s.base.config import load_all
+from k1s.cli.main import UserError
+from k1s.server.config import ServerConfig
+
+STOP_SECONDS = 20.0
+CONFIG_FILE = Path("/etc/k1s/config.yaml")
+
+
+def run(words: Sequence[str]) -> int:
+    verb, *rest = words
+    dry_run = "--dry-run" in rest
+    server, agent = load_all(
+        (ServerConfig, AgentConfig),
+        [word for word in rest if word != "--dry-run"],
+        program=f"k1s {verb}",
+        description="Takes the server's and agent's flags, so that it finds what they made; --dry-run only tells.",
+        config_file=CONFIG_FILE,
+    )
+    if os.geteuid() != 0:
+        raise UserError("this needs root: use sudo")
+    doomed = _data(server, agent) if verb == "uninstall" else []
+    if dry_run:
+        print("would end the server, the agent, containerd and every container of theirs")
+        print("would remove the links, nftables tables, mounts and cgroups of k1s")
+        for path in doomed:
+            print(f"would delete {path}")
+        return 0
+    # Each remembers its child's or its own process; the server first, or it would start the agent again.
+    for file in (agent.run_dir / "server.json", agent.run_dir / "agent.json"):
+        _end(file)
+    _take_back(agent)
+    for path in doomed:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(agent.run_dir, ignore_errors=True)
+    return 0
+
+
+def _end(file: Path) -> None:
+    """TERM the process that a pid file names, wait for it, then KILL."""
+    try:
+        saved = json.loads(file.read_bytes())
+        pid, started = int(saved["pid"]), saved["started"]
+    except (OSError, ValueError, KeyError):
+        return
+    from k1s.server.agent_process import start_time
+
+    if start_time(pid) != started:
+        file.unlink(missing_ok=True)
+        return
+    import select
+
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        if not select.select([descriptor], [], [], STOP_SECONDS)[0]:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], STOP_SECONDS)
+    finally:
+        os.close(descriptor)
+    file.unlink(missing_ok=True)
+
+
+def _take_back(agent: AgentConfig) -> None:
+    from k1s.agent import teardown
+    from k1s.agent.network import remove_cni
+    from k1s.net import teardown as network
+
+    asyncio.run(teardown.stop_all(agent))
+    remove_cni(agent)
+    for line in network.remove_all(agent.agent_dir / "network"):
+        print(f"removed {line}")
+
+
+def _data(server: ServerConfig, agent: AgentConfig) -> list[Path]:
+    """What uninstall deletes. The log directory is shared with other kubelets, so only the logs of our pods."""
+    uids = {path.name for path in agent.pods_dir.glob("*")}
+    logs = [path for path in agent.pod_log_dir.glob("*_*_*") if path.name.rpartition("_")[2] in uids]
+    return [path for path in (*logs, server.data_dir, Path(server.write_kubeconfig)) if path.exists()]

@@ -1,0 +1,222 @@
+"""The server: what starts, in order.
+
+store > certificates > API server (cache, security) > listener > default objects > controllers > scheduler > agent
+
+Owns: that order, and ending in the opposite one. Called by: cli/server. Never does: the parts' work.
+Every part runs in one Supervisor: the unexpected end of one ends the server, whose own supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from k1s.api import meta
+from k1s.api.catalog import builtin
+from k1s.base import http_server
+from k1s.base.clock import REAL_CLOCK, Clock
+from k1s.base.files import write_atomic
+from k1s.base.host import default_address, host_name
+from k1s.base.http import Answer, Request
+from k1s.base.pki import PkiError
+from k1s.base.tasks import Supervisor
+from k1s.client.interface import InformerFactory, Object
+from k1s.client.rest import RestClient
+from k1s.client.transport import LocalTransport
+from k1s.server.agent_process import AgentProcess, start_time
+from k1s.server.apiserver.app import ApiServer
+from k1s.server.apiserver.attributes import UserInfo
+from k1s.server.apiserver.subresources.streams import Streams
+from k1s.server.bootstrap import ensure_defaults
+from k1s.server.certificates import ServerCertificates
+from k1s.server.config import ServerConfig
+from k1s.server.controllers import app as controllers
+from k1s.server.controllers.config import CertificateSigners, ControllerConfig
+from k1s.server.join import PATHS, JoinHandler, load_tokens
+from k1s.server.scheduler import app as scheduler
+from k1s.server.security import Security
+from k1s.storage.errors import StoreError
+from k1s.storage.expiry import Expiry
+from k1s.storage.interface import Store
+from k1s.storage.open import open_store
+
+log = logging.getLogger("k1s.server")
+
+# In-process parts are trusted as the API server itself.
+SERVER_USER = UserInfo("system:apiserver", ("system:masters", "system:authenticated"))
+CONTROLLER_USER = UserInfo("system:kube-controller-manager", ("system:masters", "system:authenticated"))
+SCHEDULER_USER = UserInfo("system:kube-scheduler", ("system:masters", "system:authenticated"))
+EVENT_SECONDS = 3600.0
+
+
+class StartError(Exception):
+    """The server cannot start for a reason that its user can put right; one line."""
+
+
+async def run(
+    config: ServerConfig,
+    agent_argv: Sequence[str],
+    *,
+    run_dir: Path,
+    node_name: str,
+    step: Callable[[str], None],
+    ready: Callable[[str], None],
+    clock: Clock = REAL_CLOCK,
+) -> None:
+    """Serve until cancelled. `step` is told of each finished step, `ready` once, when the node is Ready (or the API, without)."""
+    async with _store(config, clock) as store:
+        step("database open")
+        address = config.advertise_address or default_address()
+        certificates = ServerCertificates(config, clock, addresses=(host_name(), node_name, address))
+        try:
+            await asyncio.to_thread(certificates.ensure)
+        except (PkiError, OSError) as error:
+            raise StartError(str(error)) from error
+        step("certificates valid")
+        await _serve(config, store, certificates, agent_argv, run_dir, node_name, address, step, ready, clock)
+
+
+async def _serve(
+    config: ServerConfig,
+    store: Store,
+    certificates: ServerCertificates,
+    agent_argv: Sequence[str],
+    run_dir: Path,
+    node_name: str,
+    address: str,
+    step: Callable[[str], None],
+    ready: Callable[[str], None],
+    clock: Clock,
+) -> None:
+    server, client, security = _api_server(config, store, certificates, clock)
+    listener = await _listen(server, config, certificates)
+    pid_file = run_dir / "server.json"
+    try:
+        async with Supervisor() as tasks:
+            await tasks.start("api-server", server.run)
+            server.admission = security.attach(server.informers, client)
+            pid_file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(pid_file, json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}).encode())
+            step(f"API server on port {listener.port}")
+            await ensure_defaults(
+                client,
+                server.informers,
+                config,
+                advertise_address=address,
+                client_ca=certificates.client_ca_pem,
+                request_header_ca=certificates.ca("request-header-ca").certificate,
+            )
+            step("default objects")
+            tasks.spawn("certificates", certificates.run(lambda: None))
+            tasks.spawn("events-expiry", Expiry(store, clock, prefix="/registry/events/", ttl=EVENT_SECONDS).run(lambda: None))
+            secret_tokens = security.secret_tokens(client, server.informers, ca=certificates.server_ca_pem)
+            tasks.spawn("secret-tokens", secret_tokens.run(lambda: None))
+            await _start_controllers(tasks, server, config, certificates, clock)
+            step("controllers and scheduler")
+            if not config.disable_agent:
+                await tasks.start("agent", AgentProcess(agent_argv, run_dir / "agent.json", clock).run)
+                await _node_ready(server.informers, node_name)
+                step(f"node {node_name} Ready")
+            ready("k1s is ready")
+    finally:
+        pid_file.unlink(missing_ok=True)
+        await listener.close()
+
+
+def _api_server(
+    config: ServerConfig, store: Store, certificates: ServerCertificates, clock: Clock
+) -> tuple[ApiServer, RestClient, Security]:
+    security = Security(config, clock, [certificates.service_account_key])
+    kubelet_tls = certificates.client_context()
+    tokens = load_tokens(config, certificates.server_ca_pem)
+    joining: list[JoinHandler] = []
+
+    async def join(request: Request) -> Answer:
+        # Its client and informers are this server's own, so it is made at first use.
+        if not joining:
+            joining.append(JoinHandler(config, certificates, tokens, client, server.informers, clock))
+        return await joining[0].handle(request)
+
+    server = ApiServer(
+        store,
+        authenticator=security,
+        authorizer=security,
+        config=config,
+        clock=clock,
+        impersonate=security.impersonate,
+        handlers={**security.handlers(), **Streams(lambda: kubelet_tls).handlers()},
+        paths={**security.paths(), **dict.fromkeys(PATHS, join)},
+        open_paths=tuple(PATHS),
+    )
+    client = RestClient(LocalTransport(server.handle, SERVER_USER), "k1s-server", clock=clock)
+    return server, client, security
+
+
+async def _start_controllers(
+    tasks: Supervisor, server: ApiServer, config: ServerConfig, certificates: ServerCertificates, clock: Clock
+) -> None:
+    client_ca, server_ca = certificates.ca("client-ca"), certificates.ca("server-ca")
+    settings = ControllerConfig(
+        ca_bundle=certificates.server_ca_pem.decode(),
+        cluster_cidr=config.cluster_cidr,
+        signers=CertificateSigners(client_ca.certificate, client_ca.key, server_ca.certificate, server_ca.key),
+    )
+    manager = RestClient(LocalTransport(server.handle, CONTROLLER_USER), "kube-controller-manager", clock=clock)
+    planner = RestClient(LocalTransport(server.handle, SCHEDULER_USER), "kube-scheduler", clock=clock)
+
+    async def run_controllers(started: Callable[[], None]) -> None:
+        await controllers.run(
+            manager, server.informers, clock, settings, started, registry=server.metrics, catalog=server.catalog
+        )
+
+    async def run_scheduler(started: Callable[[], None]) -> None:
+        await scheduler.run(planner, server.informers, clock, started)
+
+    await tasks.start("controllers", run_controllers)
+    await tasks.start("scheduler", run_scheduler)
+
+
+@asynccontextmanager
+async def _store(config: ServerConfig, clock: Clock) -> AsyncIterator[Store]:
+    """The open store; closed, with what is volatile flushed, at the end."""
+    try:
+        config.server_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = open_store(config.datastore_endpoint or str(config.database), clock=clock)
+        await store.open()
+    except (StoreError, OSError) as error:
+        raise StartError(str(error)) from error
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _listen(server: ApiServer, config: ServerConfig, certificates: ServerCertificates) -> http_server.Listener:
+    try:
+        return await http_server.listen(
+            server.handle, host=config.bind_address, port=config.https_listen_port, tls=certificates.server_context()
+        )
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {config.bind_address}:{config.https_listen_port}: {os.strerror(error.errno or 0).lower()} "
+            "(another server? use --https-listen-port)"
+        ) from error
+
+
+async def _node_ready(informers: InformerFactory, name: str) -> None:
+    """Return once the Node of that name is Ready."""
+    nodes = informers.informer(builtin("Node"))
+    done = asyncio.Event()
+
+    def changed(old: Object | None, new: Object | None) -> None:
+        if new is not None and meta.name(new) == name and meta.is_true(new, "Ready"):
+            done.set()
+
+    nodes.add_handler(changed)
+    await done.wait()
