@@ -24,6 +24,10 @@ def namespace(errs: Errors, obj: Object) -> None:
             errs.append(invalid_value(at, finalizer, text))
 
 
+def namespace_finalize(errs: Errors, obj: Object, old: Object) -> None:
+    namespace(errs, obj)
+
+
 def namespace_status(errs: Errors, obj: Object, old: Object) -> None:
     phase = (obj.get("status") or {}).get("phase") or ""
     if not (obj.get("metadata") or {}).get("deletionTimestamp"):

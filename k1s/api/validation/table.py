@@ -150,7 +150,9 @@ _STATUS: dict[tuple[str, str], Update] = {
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
     ("", "Pod", "resize"): pod_update.resize,
+    ("", "Namespace", "finalize"): core.namespace_finalize,
 }
+_LIKE_STATUS = ("status", "approval")
 
 
 def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
@@ -185,10 +187,13 @@ def validate_status_update(resource: Resource, obj: Object, old: Object) -> list
 
 
 def validate_subresource_update(resource: Resource, subresource: str, obj: Object, old: Object) -> list[FieldError]:
-    """The same for pods/ephemeralcontainers and pods/resize; a subresource without rules of its own counts as status."""
+    """What is wrong with a write through a subresource: pods/ephemeralcontainers and pods/resize have rules of their own,
+    approval counts as status, any other as the object itself."""
+    if subresource in _LIKE_STATUS:
+        return validate_status_update(resource, obj, old)
     check = _SUBRESOURCE.get((resource.group, resource.kind, subresource))
     if check is None:
-        return validate_status_update(resource, obj, old)
+        return validate_update(resource, obj, old)
     errs: Errors = []
     object_meta.validate_update(errs, resource, obj, old)
     check(errs, obj, old)
