@@ -20,6 +20,7 @@ from k1s.server.controllers.config import ControllerConfig
 from k1s.server.controllers.deployment.controller import DeploymentController
 from k1s.server.controllers.endpointslice import EndpointSliceController
 from k1s.server.controllers.garbage.collector import GarbageCollector
+from k1s.server.controllers.job.controller import JobController
 from k1s.server.controllers.namespace import NamespaceController
 from k1s.server.controllers.node_ipam import NodeIpamController
 from k1s.server.controllers.node_lifecycle import NodeLifecycleController
@@ -39,6 +40,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     DeploymentController,
     ReplicaSetController,
     ReplicationControllerController,
+    JobController,
     EndpointSliceController,
     GarbageCollector,
     NamespaceController,
