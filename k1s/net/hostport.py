@@ -4,6 +4,8 @@ Owns: the table k1s-hostport: its text, and adding and removing single ports. Ca
 Never does: decide who gets a port (the scheduler and the agent's admission do).
 
 One rule a direction and two maps: a port is an element, so that adding one costs the same on a full node.
+A host port answers on 127.0.0.1 too. That takes route_localnet on the bridge (setup), which would open the host's loopback
+to pods; chain shield keeps it shut.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from k1s.net.family import IPV4, Family, parse_address
 from k1s.net.ipam import Attachment, PortMapping
-from k1s.net.names import HOSTPORT_TABLE
+from k1s.net.names import BRIDGE, HOSTPORT_TABLE
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 
@@ -39,7 +41,7 @@ def _table(family: Family) -> str:
         f"\t\t{guard}dnat {ip} to {key} map @{name}"
         for guard, key, name in (
             ("", f"{ip} daddr . meta l4proto . th dport", "address-ports"),
-            (f"fib daddr type local {ip} daddr != {family.loopback} ", "meta l4proto . th dport", "ports"),
+            ("fib daddr type local ", "meta l4proto . th dport", "ports"),
         )
     )
     return f"""\
@@ -62,6 +64,14 @@ table {table} {{
 	chain output {{
 		type nat hook output priority -100; policy accept;
 		jump lookup
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		{ip} saddr {family.loopback} oifname "{BRIDGE}" masquerade
+	}}
+	chain shield {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "{BRIDGE}" {ip} daddr {family.loopback} drop
 	}}
 }}
 """

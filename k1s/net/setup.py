@@ -30,6 +30,8 @@ async def open_network(state_dir: Path, pod_range: Network, cluster_ranges: Sequ
     network.bridge, network.bridge_mac, network.mtu = made.index, made.mac, made.mtu
     await masquerade.apply(nft, [pod_range], cluster_ranges)
     await nft.run(hostport.plan(ipam.attachments()))
+    # Only now: the rules that keep pods from the host's loopback stand (see hostport).
+    await network.in_thread(lambda: sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/route_localnet": "1"}))
     return network
 
 

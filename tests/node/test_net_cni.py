@@ -36,6 +36,10 @@ def peer() -> Iterator[str]:
         yield name
 
 
+def names_of(answers: list[str]) -> list[str]:
+    return [answer.partition(" ")[0] for answer in answers]
+
+
 @pytest.fixture
 def servers() -> Iterator[netlab.Servers]:
     found = netlab.Servers()
@@ -142,8 +146,36 @@ async def test_host_port_leads_to_the_pod_from_outside_host_other_pod_and_itself
         assert netlab.ask(one, "192.0.2.1", 18080) == ["one 10.142.3.1"]
         # Bound to one address: the others do not lead there.
         assert netlab.ask(two, "10.142.3.1", 18090) == ["ConnectionRefusedError"]
+        assert netlab.ask("", "127.0.0.1", 18080) == ["one 10.142.3.1"]
         await node.delete("c1", one)
         assert netlab.ask(node.peer, "192.0.2.1", 18080) == ["ConnectionRefusedError"]
+
+
+async def test_one_host_port_on_two_addresses(node: Node, servers: netlab.Servers) -> None:
+    """Upstream's conformance test: the same port, bound to 127.0.0.1 by one pod and to the node's address by another."""
+    with netlab.namespace() as one, netlab.namespace() as two:
+        port = {"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}
+        await node.add("c1", one, [{**port, "hostIP": "127.0.0.1"}])
+        await node.add("c2", two, [{**port, "hostIP": "192.0.2.1"}])
+        servers.start(one, "one")
+        servers.start(two, "two")
+        assert names_of(netlab.ask("", "127.0.0.1", 18080)) == ["one"]
+        assert names_of(netlab.ask("", "192.0.2.1", 18080)) == ["two"]
+        assert netlab.ask(node.peer, "192.0.2.1", 18080) == ["two 192.0.2.2"]
+
+
+async def test_pods_do_not_reach_the_loopback_of_the_host(node: Node, servers: netlab.Servers) -> None:
+    with netlab.namespace() as one:
+        await node.add("c1", one)
+        servers.start("", "secret", address="127.0.0.1", kind="udp", port=7777)
+        # The pod's own loopback out of the way, packets to 127.0.0.1 leave through the gateway as an attacker would send them.
+        netlab.run("ip", "-n", one, "addr", "flush", "dev", "lo")
+        netlab.run("ip", "-n", one, "route", "flush", "table", "local", "127.0.0.0/8", check=False)
+        netlab.run("ip", "-n", one, "route", "add", "127.0.0.1", "via", "10.142.3.1")
+        netlab.run("ip", "netns", "exec", one, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet")
+        assert netlab.ask(one, "127.0.0.1", 7777, kind="udp", timeout=0.5) == ["TimeoutError"]
+        netlab.run("nft", "flush", "chain", "ip", "k1s-hostport", "shield")
+        assert netlab.ask(one, "127.0.0.1", 7777, kind="udp", timeout=0.5)[0].startswith("secret "), "the test proves nothing"
 
 
 async def test_host_port_of_two_pods_fails_the_second_and_leaves_nothing(node: Node) -> None:

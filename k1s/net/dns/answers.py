@@ -191,13 +191,12 @@ class ClusterZone:
         """SRV records, and the addresses of their targets beside them."""
         answer = Answer()
         weight = max(1, 100 // max(len(targets), 1))
-        seen: set[Name] = set()
         unique: dict[bytes, None] = {}
+        beside: dict[Record, None] = {}
         for target, port, addresses in targets:
             unique[struct.pack(">HHH", 0, weight, port) + wire.pack_name(target)] = None
-            if target not in seen:
-                seen.add(target)
-                answer.additional += [Record(target, k, TTL, value) for k, values in addresses.items() for value in values]
+            beside |= {Record(target, k, TTL, value): None for k, values in addresses.items() for value in values}
+        answer.additional = list(beside)
         answer.records = [Record(name, wire.SRV, TTL, data) for data in unique]
         return answer if answer.records else self._empty(wire.NOERROR)
 
