@@ -9,6 +9,7 @@ Upstream: structured-merge-diff/fieldpath.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -186,6 +187,7 @@ def canonical(fields: FieldSet) -> FieldSet:
     return out
 
 
+@lru_cache(maxsize=4096)
 def _canonical_element(element: str) -> str:
     kind = element[:2]
     if element == SELF or kind in ("f:", "i:"):

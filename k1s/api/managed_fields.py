@@ -9,7 +9,7 @@ as it stands: the built-in conversions hardly move fields.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from k1s.api import meta
@@ -82,11 +82,13 @@ def _quoted(text: str) -> str:
 
 @dataclass(slots=True)
 class Owned:
-    """One entry: the fields, in which version, since when."""
+    """One entry: the fields, in which version, since when. Replaced, never changed."""
 
     fields: FieldSet
     api_version: str
     time: str = ""
+    # The entry as it was read, for as long as it says the same.
+    entry: Object | None = None
 
 
 @dataclass(slots=True)
@@ -96,12 +98,17 @@ class Managers:
     entries: dict[Manager, Owned] = field(default_factory=dict)
 
     def copy(self) -> Managers:
-        return Managers({manager: replace(owned) for manager, owned in self.entries.items()})
+        return Managers(dict(self.entries))
 
     def same_fields(self, other: Managers) -> bool:
         return {m: (o.fields, o.api_version) for m, o in self.entries.items()} == {
             m: (o.fields, o.api_version) for m, o in other.entries.items()
         }
+
+    def set_time(self, manager: Manager, time: str) -> None:
+        owned = self.entries[manager]
+        if owned.time != time:
+            self.entries[manager] = Owned(owned.fields, owned.api_version, time)
 
     def set_fields(self, manager: Manager, fields: FieldSet, api_version: str, time: str = "") -> None:
         """No fields, no entry."""
@@ -128,7 +135,7 @@ def decode(entries: Iterable[Any] | None) -> Managers:
         api_version = entry.get("apiVersion") or ""
         manager = manager_of(entry.get("manager") or "", operation, api_version, entry.get("subresource") or "")
         fields = canonical(entry.get("fieldsV1") or {})
-        out.entries[manager] = Owned(fields, api_version, entry.get("time") or "")
+        out.entries[manager] = Owned(fields, api_version, entry.get("time") or "", entry)
     return out
 
 
@@ -141,6 +148,9 @@ def encode(managers: Managers) -> list[Object]:
 
     out: list[Object] = []
     for manager, owned in sorted(managers.entries.items(), key=order):
+        if owned.entry is not None:
+            out.append(owned.entry)
+            continue
         entry: Object = {"manager": manager.name, "operation": manager.operation, "apiVersion": owned.api_version}
         if owned.time:
             entry["time"] = owned.time

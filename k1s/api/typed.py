@@ -7,10 +7,10 @@ lists without a list type are atomic, maps are granular; untyped content is gran
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from k1s.api.field_set import FieldSet, Path, field_element, insert, key_element, value_element
+from k1s.api.field_set import SELF, FieldSet, field_element, key_element, value_element
 from k1s.api.schema import ANY, Schema
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT", "__bool__": lambda self: False})()
@@ -96,27 +96,50 @@ def index_items(items: list[Any], schema: Schema) -> tuple[list[str], dict[str, 
 
 def to_field_set(value: Any, schema: Schema) -> FieldSet:
     """The fields that a configuration sets."""
+    return _fields(value, schema)
+
+
+def _fields(value: Any, schema: Schema) -> FieldSet:
+    """What stands below a value in the set of its fields."""
     out: FieldSet = {}
-    _fields(value, schema, (), out)
+    if is_granular_map(value, schema):
+        properties = schema.properties
+        for field, child in value.items():
+            known = properties.get(field)
+            child_schema = known or schema.values or ANY
+            if is_leaf(child, child_schema):
+                out[field_element(field)] = {}
+                continue
+            inner = _fields(child, child_schema)
+            # A declared field that is a struct or a list is no field of its own; a map's key is, and an empty map.
+            if known is None or (not child and isinstance(child, dict)):
+                out[field_element(field)] = {SELF: {}, **inner} if inner else {}
+            elif inner:
+                out[field_element(field)] = inner
+    elif is_granular_list(value, schema):
+        items = item_schema(schema)
+        elements, _, twice = index_items(value, schema)
+        for element, item in zip(elements, value, strict=True):
+            inner = _fields(item, items) if element not in twice else {}
+            out[element] = {SELF: {}, **inner} if inner else {}
     return out
 
 
-def _fields(value: Any, schema: Schema, path: Path, out: FieldSet) -> None:
-    if is_granular_map(value, schema):
+def _whole(value: Any, schema: Schema) -> FieldSet:
+    """A node with every path of a value, its own included."""
+    if is_granular_map(value, schema) and value:
+        node: FieldSet = {SELF: {}}
         for field, child in value.items():
-            here = (*path, field_element(field))
-            _fields(child, field_schema(schema, field), here, out)
-            # A declared field that is a struct is not a field of its own; a map's key is.
-            if child is None or child == {} or field not in schema.properties:
-                insert(out, here)
-    elif is_granular_list(value, schema):
+            node[field_element(field)] = _whole(child, field_schema(schema, field))
+        return node
+    if is_granular_list(value, schema) and value:
+        node = {SELF: {}}
+        items = item_schema(schema)
         elements, _, twice = index_items(value, schema)
         for element, item in zip(elements, value, strict=True):
-            if element not in twice:
-                _fields(item, item_schema(schema), (*path, element), out)
-            insert(out, (*path, element))
-    elif path:
-        insert(out, path)
+            node[element] = {} if element in twice else _whole(item, items)
+        return node
+    return {}
 
 
 class Comparison:
@@ -136,45 +159,43 @@ class Comparison:
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], schema: Schema) -> Comparison:
     out = Comparison()
-    _compare(old, new, schema, (), out)
+    if old != new:
+        _compare_maps(old, new, schema, out)
     return out
 
 
-def _compare(old: Any, new: Any, schema: Schema, path: Path, out: Comparison) -> None:
+def _compare(old: Any, new: Any, schema: Schema, element: str, out: Comparison) -> None:
+    """Enter what changed below `element` into the sets of its parent."""
     # Equal subtrees are the common case, and Python compares them fast.
-    if old is not ABSENT and new is not ABSENT and old == new and type(old) is type(new):
+    if old is ABSENT:
+        out.added[element] = _whole(new, schema)
         return
-    if _as_map(old, new, schema):
-        _compare_maps(old, new, schema, path, out)
-    elif _as_list(old, new, schema):
-        _compare_lists(old, new, schema, path, out)
-    elif old is ABSENT or new is ABSENT or (is_leaf(old, schema) and is_leaf(new, schema)):
-        _leaf(old, new, path, out)
+    if new is ABSENT:
+        out.removed[element] = _whole(old, schema)
+        return
+    if old == new and type(old) is type(new):
+        return
+    below = Comparison()
+    if _both(is_granular_map, old, new, schema):
+        _compare_maps(old or {}, new or {}, schema, below)
+    elif _both(is_granular_list, old, new, schema):
+        _compare_lists(old or [], new or [], schema, below)
+    elif is_leaf(old, schema) and is_leaf(new, schema):
+        out.modified[element] = {}
         return
     else:
         # The value changed its shape: all of the old goes, all of the new comes.
-        for gone in _walk(old, schema, path):
-            insert(out.removed, gone)
-        for come in _walk(new, schema, path):
-            insert(out.modified if come == path else out.added, come)
-        return
-    if path and old is ABSENT:
-        insert(out.added, path)
-    elif path and new is ABSENT:
-        insert(out.removed, path)
+        below.removed = {key: node for key, node in _whole(old, schema).items() if key != SELF}
+        below.added = {key: node for key, node in _whole(new, schema).items() if key != SELF}
+        out.modified[element] = {}
+    for target, node in ((out.added, below.added), (out.modified, below.modified), (out.removed, below.removed)):
+        if node:
+            target[element] = node
 
 
-def _leaf(old: Any, new: Any, path: Path, out: Comparison) -> None:
-    insert(out.added if old is ABSENT else out.removed if new is ABSENT else out.modified, path)
-
-
-def _as_map(old: Any, new: Any, schema: Schema) -> bool:
-    """Granular on both sides, where absent and null fit anything; two empty sides are a leaf."""
-    return bool(old or new) and all(v is ABSENT or v is None or is_granular_map(v, schema) for v in (old, new))
-
-
-def _as_list(old: Any, new: Any, schema: Schema) -> bool:
-    return bool(old or new) and all(v is ABSENT or v is None or is_granular_list(v, schema) for v in (old, new))
+def _both(kind: Callable[[Any, Schema], bool], old: Any, new: Any, schema: Schema) -> bool:
+    """Granular on both sides, where null fits anything; two empty sides are a leaf."""
+    return bool(old or new) and (old is None or kind(old, schema)) and (new is None or kind(new, schema))
 
 
 def _implied(schema: Schema, field: str, child: Schema) -> Any:
@@ -188,51 +209,36 @@ def _implied(schema: Schema, field: str, child: Schema) -> Any:
     return ABSENT
 
 
-def _compare_maps(old: Any, new: Any, schema: Schema, path: Path, out: Comparison) -> None:
-    before, after = old or {}, new or {}
+def _compare_maps(before: Mapping[str, Any], after: Mapping[str, Any], schema: Schema, out: Comparison) -> None:
     for field in (*before, *(f for f in after if f not in before)):
         child = field_schema(schema, field)
         one, other = before.get(field, ABSENT), after.get(field, ABSENT)
-        if one is ABSENT and old is not ABSENT:
+        if one is ABSENT:
             one = _implied(schema, field, child)
-        elif other is ABSENT and new is not ABSENT:
+        elif other is ABSENT:
             other = _implied(schema, field, child)
-        _compare(one, other, child, (*path, field_element(field)), out)
+        _compare(one, other, child, field_element(field), out)
 
 
-def _compare_lists(old: Any, new: Any, schema: Schema, path: Path, out: Comparison) -> None:
+def _compare_lists(old: list[Any], new: list[Any], schema: Schema, out: Comparison) -> None:
     items = item_schema(schema)
-    old_elements, before, old_twice = index_items(old or [], schema)
-    new_elements, after, new_twice = index_items(new or [], schema)
+    old_elements, before, old_twice = index_items(old, schema)
+    new_elements, after, new_twice = index_items(new, schema)
     for element in dict.fromkeys((*old_elements, *new_elements)):
-        here = (*path, element)
         if element in old_twice or element in new_twice:
-            one = [item for e, item in zip(old_elements, old or [], strict=True) if e == element]
-            other = [item for e, item in zip(new_elements, new or [], strict=True) if e == element]
+            one = [item for e, item in zip(old_elements, old, strict=True) if e == element]
+            other = [item for e, item in zip(new_elements, new, strict=True) if e == element]
             if one != other:
-                _leaf(one or ABSENT, other or ABSENT, here, out)
-            continue
-        _compare(before.get(element, ABSENT), after.get(element, ABSENT), items, here, out)
-
-
-def _walk(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
-    """Every path of a value, its own included."""
-    if path:
-        yield path
-    if is_granular_map(value, schema):
-        for field, child in value.items():
-            yield from _walk(child, field_schema(schema, field), (*path, field_element(field)))
-    elif is_granular_list(value, schema):
-        elements, _, _ = index_items(value, schema)
-        for element, item in zip(elements, value, strict=True):
-            yield from _walk(item, item_schema(schema), (*path, element))
+                (out.added if not one else out.removed if not other else out.modified)[element] = {}
+        else:
+            _compare(before.get(element, ABSENT), after.get(element, ABSENT), items, element, out)
 
 
 def ensure_named(fields: FieldSet, schema: Schema) -> FieldSet:
     """The set, with the declared fields on the way to its members made members themselves (not keys of maps)."""
     out: FieldSet = {}
     for element, node in fields.items():
-        if element == "." or not node:
+        if element == SELF or not node:
             out[element] = node
             continue
         child = ANY
@@ -243,5 +249,5 @@ def ensure_named(fields: FieldSet, schema: Schema) -> FieldSet:
         elif element.startswith("k:"):
             child = item_schema(schema)
         inner = ensure_named(node, child)
-        out[element] = {".": {}, **inner} if named and "." not in inner else inner
+        out[element] = {SELF: {}, **inner} if named and SELF not in inner else inner
     return out

@@ -77,7 +77,7 @@ def apply(
         new = run.merge(managers, True)
     if new != base or not managers.same_fields(former):
         if actor in managers.entries:
-            managers.entries[actor].time = now
+            managers.set_time(actor, now)
     out: Object = clone(new)
     if manager == _KUBECTL and LAST_APPLIED in meta.annotations(out):
         out["metadata"]["annotations"][LAST_APPLIED] = _last_applied_text(applied)
@@ -116,7 +116,8 @@ class _Apply:
         mine = recursive_difference(to_field_set(self._applied, schema), self._ignored)
         merged: Object = merge(self._live, self._applied, schema)
         managers.entries[actor] = managed.Owned(mine, self._api_version, previous.time if previous is not None else "")
-        new = self._prune(merged, managers, last) if last else merged
+        # Where nothing was dropped from the configuration there is nothing to take away.
+        new = self._prune(merged, managers, last) if difference(last, mine) else merged
         change = compare(self._live, new, schema)
         if not change.same:
             conflicts = managed.settle(managers, change, self._ignored, actor)
