@@ -17,6 +17,7 @@ from k1s.client.events import EventRecorder
 from k1s.client.interface import Client, InformerFactory
 from k1s.client.rest import RestClient
 from k1s.server.controllers.config import ControllerConfig
+from k1s.server.controllers.daemonset import DaemonSetController
 from k1s.server.controllers.deployment.controller import DeploymentController
 from k1s.server.controllers.endpointslice import EndpointSliceController
 from k1s.server.controllers.garbage.collector import GarbageCollector
@@ -30,6 +31,7 @@ from k1s.server.controllers.replicaset import ReplicaSetController
 from k1s.server.controllers.replicationcontroller import ReplicationControllerController
 from k1s.server.controllers.root_ca import RootCaController
 from k1s.server.controllers.service_account import ServiceAccountController
+from k1s.server.controllers.statefulset.controller import StatefulSetController
 from k1s.server.controllers.taint_eviction import TaintEvictionController
 
 # What a new pod waits for comes first.
@@ -40,6 +42,8 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     DeploymentController,
     ReplicaSetController,
     ReplicationControllerController,
+    DaemonSetController,
+    StatefulSetController,
     JobController,
     EndpointSliceController,
     GarbageCollector,

@@ -1,0 +1,1 @@
+"""k1s.server.controllers.statefulset: see docs/ARCHITECTURE.md."""
