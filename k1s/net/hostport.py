@@ -95,12 +95,16 @@ def _elements(verb: str, family: Family, attachments: Iterable[Attachment]) -> s
 
 
 def mappings(runtime_config: object) -> tuple[PortMapping, ...]:
-    """The portMappings of a CNI call's runtimeConfig. Entries without a host port mean nothing and are left out."""
+    """The portMappings of a CNI call's runtimeConfig. Entries without a host port mean nothing and are left out.
+
+    Keys count without case: containerd sends HostPort where the convention says hostPort, as plugins in Go never notice.
+    """
     if not isinstance(runtime_config, dict):
         return ()
     found = []
-    for entry in runtime_config.get("portMappings") or ():
+    for given in runtime_config.get("portMappings") or ():
+        entry = {key.lower(): value for key, value in given.items()}
         protocol = str(entry.get("protocol") or "tcp").lower()
-        if entry.get("hostPort") and protocol in PROTOCOLS:
-            found.append(PortMapping(int(entry["hostPort"]), int(entry["containerPort"]), protocol, entry.get("hostIP") or ""))
+        if entry.get("hostport") and protocol in PROTOCOLS:
+            found.append(PortMapping(int(entry["hostport"]), int(entry["containerport"]), protocol, entry.get("hostip") or ""))
     return tuple(found)

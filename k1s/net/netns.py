@@ -1,17 +1,21 @@
 """Entering a network namespace.
 
-Owns: setns for the calling thread, and back. Called by: cni.add, cni.check, agent.serving (port-forward), tests.
-Never does: create or delete namespaces (containerd does), run in the event loop's thread while it has other work.
+Owns: setns for the calling thread, and back; unpinning what a killed runtime left. Called by: cni.add, cni.check, teardown,
+agent.serving (port-forward), tests. Never does: create namespaces, delete those of living sandboxes (containerd does both),
+run in the event loop's thread while it has other work.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CLONE_NEWNET = 0x40000000
+_MNT_DETACH = 2
+_PINNED = ("/var/run/netns/cni-", "/run/netns/cni-")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,6 +42,17 @@ def entered(path: str) -> Iterator[None]:
             _setns(here, "that this thread came from")
     finally:
         os.close(here)
+
+
+def unpin(path: str) -> bool:
+    """Unmount and remove the file that keeps a CNI namespace alive; False if it is none or is gone."""
+    if not path.startswith(_PINNED) or not os.path.exists(path):
+        return False
+    # EINVAL: not mounted any more, the file alone is left.
+    if _libc.umount2(path.encode(), _MNT_DETACH) != 0 and ctypes.get_errno() != errno.EINVAL:
+        raise NetnsError(f"cannot unmount {path}: {os.strerror(ctypes.get_errno())}")
+    os.unlink(path)
+    return True
 
 
 def _setns(descriptor: int, name: str) -> None:

@@ -6,9 +6,10 @@ Never does: touch anything whose name is not k1s's. Repeatable; routes go with t
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from k1s.net import link, names, sysctl
+from k1s.net import link, names, netns, sysctl
 from k1s.net.nft import NftContext
 from k1s.net.setup import sysctl_memory
 
@@ -27,8 +28,18 @@ def remove_all(state_dir: Path | None = None) -> list[str]:
     if state_dir is not None:
         sysctl.restore(sysctl_memory(state_dir))
         for record in (state_dir / "addresses").glob("*.json"):
+            removed += _namespace(record)
             record.unlink(missing_ok=True)
     return removed
+
+
+def _namespace(record: Path) -> list[str]:
+    """A sandbox's namespace stays pinned when its runtime is killed; it goes with the record of its address."""
+    try:
+        path = str(json.loads(record.read_bytes()).get("netns"))
+    except (ValueError, AttributeError):
+        return []
+    return [f"network namespace {path}"] if netns.unpin(path) else []
 
 
 def _tables() -> list[str]:

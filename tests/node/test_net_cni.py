@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -69,23 +70,22 @@ class Node:
 @pytest.fixture
 async def node(tmp_path: Path, peer: str) -> AsyncIterator[Node]:
     nft = Nft()
-    state, run = tmp_path / "network", Path(f"/tmp/k1st{os.getpid()}")
-    run.mkdir(exist_ok=True)
-    network = await setup.open_network(state, PODS, CLUSTER, nft)
-    service = CniService(network)
-    await service.start(run / "cni.sock")
-    bin_dir = tmp_path / "built"
+    state, bin_dir = tmp_path / "network", tmp_path / "built"
     bin_dir.mkdir()
     plugin = netlab.build_shim(bin_dir)
-    config = json.loads(install.conflist(run / "cni.sock"))
-    plugin_config = {"cniVersion": config["cniVersion"], "name": config["name"], **config["plugins"][0]}
-    yield Node(network, plugin, plugin_config, state, peer)
-    await service.stop()
-    await nft.close()
-    await asyncio.to_thread(teardown.remove_all, state)
-    for left in run.iterdir():
-        left.unlink()
-    run.rmdir()
+    with tempfile.TemporaryDirectory(prefix="k1st", dir="/tmp") as run:
+        socket = Path(run) / "cni.sock"
+        config = json.loads(install.conflist(socket))
+        plugin_config = {"cniVersion": config["cniVersion"], "name": config["name"], **config["plugins"][0]}
+        network = await setup.open_network(state, PODS, CLUSTER, nft)
+        service = CniService(network)
+        try:
+            await service.start(socket)
+            yield Node(network, plugin, plugin_config, state, peer)
+        finally:
+            await service.stop()
+            await nft.close()
+            await asyncio.to_thread(teardown.remove_all, state)
 
 
 async def test_add_wires_two_pods_that_reach_each_other_host_and_outside(node: Node, servers: netlab.Servers) -> None:

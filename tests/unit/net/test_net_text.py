@@ -50,6 +50,8 @@ def test_hostport_table_and_changes() -> None:
 def test_port_mappings_of_a_call() -> None:
     given = {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 1}]}
     assert hostport.mappings(given) == (PortMapping(80, 8080, "tcp"),)
+    as_containerd = {"portMappings": [{"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "192.0.2.1"}]}
+    assert hostport.mappings(as_containerd) == (PortMapping(80, 8080, "udp", "192.0.2.1"),)
     assert hostport.mappings(None) == ()
     assert hostport.mappings({"portMappings": [{"hostPort": 1, "containerPort": 2, "protocol": "icmp"}]}) == ()
 
