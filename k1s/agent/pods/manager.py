@@ -132,18 +132,29 @@ class PodManager:
             if event.kind == "resync":
                 self._each(PodWorker.wake)
             elif event.kind == "exited":
-                self._exited(event.id)
+                await self._exited(event.id)
 
-    def _exited(self, identity: str) -> None:
+    async def _exited(self, identity: str) -> None:
         for worker in self._workers.values():
             observed = worker.entry.observed
             if any(c.id == identity for c in observed.containers) or any(s.id == identity for s in observed.sandboxes):
                 worker.exited(identity)
                 return
-        # Made a moment ago: its worker has not looked since.
-        for worker in self._workers.values():
-            if worker.busy:
-                worker.exited(identity)
+        # Made a moment ago, and its worker has not looked since: its labels say whose it is.
+        worker_of = self._workers.get(await self._owner(identity))
+        if worker_of is not None:
+            worker_of.exited(identity)
+
+    async def _owner(self, identity: str) -> str:
+        """The uid of the pod a container or sandbox belongs to; "" if it is gone already."""
+        try:
+            return (await self._agent.runtime.container_status(identity)).labels.get(POD_UID, "")
+        except RuntimeFailure:
+            pass  # not a container
+        try:
+            return (await self._agent.runtime.pod_sandbox_status(identity)).uid
+        except RuntimeFailure:
+            return ""
 
     def _reference_changed(self, key: Key, owners: set[str]) -> None:
         for uid in owners:

@@ -136,10 +136,19 @@ def build_patch(old: Object, new: Object) -> dict[str, Any]:
         if patch.get(name) and old.get(name):
             patch[name] = [*patch[name], {"$patch": "replace"}]
     before = {c["type"]: c for c in old.get("conditions") or []}
-    changed = [c for c in new.get("conditions") or [] if _plain(before.get(c["type"])) != _plain(c)]
+    changed = [_with_removals(before.get(c["type"]), c) for c in new.get("conditions") or [] if _differ(before.get(c["type"]), c)]
     if changed:
         patch["conditions"] = changed
     return patch
+
+
+def _with_removals(old: Object | None, new: Object) -> Object:
+    """Conditions are merged field by field: a reason that holds no longer must be taken out by name."""
+    return {**{name: None for name in ("reason", "message") if (old or {}).get(name) and not new.get(name)}, **new}
+
+
+def _differ(old: Object | None, new: Object) -> bool:
+    return _plain(old) != _plain(new)
 
 
 def _plain(condition: Object | None) -> Object | None:

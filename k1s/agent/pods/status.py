@@ -246,5 +246,5 @@ def _merge_conditions(ours: list[Object], old: list[Object], now: float, generat
         same = previous is not None and previous.get("status") == condition["status"]
         moved = previous["lastTransitionTime"] if same and previous and previous.get("lastTransitionTime") else rfc3339(now)
         extra = {"observedGeneration": generation} if generation else {}
-        out.append({**condition, **extra, "lastProbeTime": None, "lastTransitionTime": moved})
+        out.append({**condition, **extra, "lastTransitionTime": moved})
     return out

@@ -64,7 +64,6 @@ class PodWorker:
         self._waits: dict[str, Wait] = {}
         self._retries = KeyedBackoff(_RETRY)
         self._changed = asyncio.Event()
-        self.busy = False  # in the middle of a step: the runtime may have more than `observed` says
         self._refresh_due = False
         self._refresh_task: asyncio.Task[None] | None = None
 
@@ -207,7 +206,6 @@ class PodWorker:
     async def during(self, work: Coroutine[Any, Any, None], *, until: Callable[[], bool]) -> None:
         """Do `work`; meanwhile report what changes, and give the work up when `until()` says so."""
         task = asyncio.create_task(work, name=f"step-{self.entry.name}")
-        self.busy = True
         try:
             while not task.done():
                 waiter = asyncio.create_task(self._changed.wait(), name="step-wait")
@@ -226,7 +224,6 @@ class PodWorker:
             if not task.done():
                 task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            self.busy = False
         if not task.cancelled():
             task.result()
 

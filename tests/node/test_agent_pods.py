@@ -1,0 +1,523 @@
+"""Pods on a node: the real API server (in process, in memory), a real containerd, the agent's parts but for network and serving.
+
+Pods are on the host's network, so no CNI is needed. Needs root. One node for the module's cases, in order: a containerd takes a
+second to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k1s.agent import app
+from k1s.agent.config import AgentConfig
+from k1s.agent.context import AgentContext
+from k1s.agent.node import conditions, images, lease, register
+from k1s.agent.pods import manager
+from k1s.agent.resources.cgroups import cgroup_root
+from k1s.agent.teardown import stop_all
+from k1s.api.catalog import builtin
+from k1s.api.errors import ApiError
+from k1s.base.clock import REAL_CLOCK
+from k1s.base.process import find_binary
+from k1s.base.tasks import Supervisor
+from k1s.client.events import EventRecorder
+from k1s.client.informer import WatchInformers
+from k1s.client.rest import RestClient
+from k1s.client.transport import LocalTransport
+from k1s.server.apiserver.app import ApiServer
+from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+from k1s.storage.memory import MemoryStore
+
+pytestmark = pytest.mark.root
+ROOT = Path(__file__).parents[2]
+POD, NODE, CONFIG_MAP, SECRET, EVENT = (builtin(k) for k in ("Pod", "Node", "ConfigMap", "Secret", "Event"))
+Object = dict[str, Any]
+BUSYBOX = "docker.io/library/busybox:1.36"
+NAME = "node-a"
+LIMIT = 30.0
+
+
+class _Anyone:
+    async def authenticate(self, request: Any) -> UserInfo:
+        return UserInfo("admin", ("system:masters",))
+
+    async def authorize(self, user: UserInfo, info: RequestInfo) -> None:
+        return None
+
+
+def _build_images(directory: Path) -> None:
+    spec = importlib.util.spec_from_file_location("k1s_images", ROOT / "packaging" / "images.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    busybox = Path(find_binary("busybox") or "")
+    directory.mkdir(parents=True)
+    module.build(
+        directory / "pause.tar",
+        "k1s.io/pause:1",
+        {"busybox": busybox.read_bytes()},
+        config={"Entrypoint": ["/busybox", "sleep", "2147483647"]},
+    )
+    module.build_busybox(directory / "busybox.tar", busybox, BUSYBOX)
+
+
+@dataclass
+class Lab:
+    """An API and one node."""
+
+    client: RestClient
+    config: AgentConfig
+    agent: AgentContext | None = None
+    tasks: Supervisor | None = None
+    running: asyncio.Task[None] | None = None
+
+    async def start_agent(self) -> None:
+        """The agent's parts; `stop_agent` ends them as a crash would: nothing is cleaned up."""
+        up = asyncio.Event()
+
+        async def run() -> None:
+            async with Supervisor() as tasks:
+                runtime = await app.start_runtime(self.config, REAL_CLOCK, tasks)
+                client = self.client.named("kubelet")
+                informers = WatchInformers(client)
+                events = EventRecorder(client, "kubelet", host=NAME)
+                self.agent = app.make_context(self.config, NAME, "127.0.0.1", client, informers, events, runtime, REAL_CLOCK)
+                try:
+                    tasks.spawn("informers", informers.run())
+                    tasks.spawn("events", events.run())
+                    for part in (register, images, manager, lease, conditions):
+                        await tasks.start(part.__name__, _bound(part.run, self.agent))
+                    up.set()
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    await self.agent.objects.close()
+                    await runtime.close()
+
+        self.running = asyncio.create_task(run())
+        waiter = asyncio.create_task(up.wait())
+        await asyncio.wait({self.running, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if self.running.done():
+            self.running.result()
+
+    async def stop_agent(self) -> None:
+        assert self.running is not None
+        self.running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.running
+
+    async def run(self, name: str, *command: str, **spec: Any) -> Object:
+        container = {"name": "c", "image": "busybox:1.36", "command": list(command), **spec.pop("container", {})}
+        return await self.client.create(POD, pod(name, [container, *spec.pop("more", [])], **spec))
+
+    async def until(self, name: str, test: Callable[[Object], bool], what: str = "") -> Object:
+        """Watch the pod until `test` holds."""
+        obj = await self.client.get(POD, name, "default")
+        try:
+            async with asyncio.timeout(LIMIT):
+                while not test(obj):
+                    version = obj["metadata"]["resourceVersion"]
+                    stream = self.client.watch(POD, "default", resource_version=version, field_selector=f"metadata.name={name}")
+                    async with contextlib.aclosing(stream) as pairs:  # type: ignore[type-var]
+                        async for kind, changed in pairs:
+                            if kind in ("ADDED", "MODIFIED"):
+                                obj = changed
+                                if test(obj):
+                                    return obj
+        except TimeoutError:
+            import json
+
+            raise AssertionError(f"{name}: not {what or test}: {json.dumps(obj.get('status'), indent=1)}") from None
+        return obj
+
+    async def gone(self, name: str) -> None:
+        async with asyncio.timeout(LIMIT):
+            while True:
+                try:
+                    await self.client.get(POD, name, "default")
+                except ApiError as error:
+                    assert error.code == 404
+                    return
+                await asyncio.sleep(0.05)
+
+    async def delete(self, name: str, **options: Any) -> None:
+        await self.client.delete(POD, name, "default", **options)
+        await self.gone(name)
+
+    async def events(self, name: str) -> list[tuple[str, str]]:
+        assert self.agent is not None
+        await self.agent.events.flush()
+        found = [e for e in await self.client.list(EVENT, "default") if e["involvedObject"]["name"] == name]
+        return [(e["reason"], e["message"]) for e in found]
+
+    async def containers(self, pod: Object) -> list[Any]:
+        assert self.agent is not None
+        return await self.agent.runtime.list_containers({"io.kubernetes.pod.uid": pod["metadata"]["uid"]})
+
+    async def exec(self, pod: Object, *command: str) -> str:
+        assert self.agent is not None
+        entry = self.agent.pods.by_name("default", pod["metadata"]["name"])
+        assert entry is not None
+        status = entry.container("c")
+        assert status is not None
+        result = await self.agent.runtime.exec_sync(status.id, command, 10)
+        assert result.exit_code == 0, result
+        return result.stdout.decode()
+
+
+def _bound(run: Any, agent: AgentContext) -> Any:
+    async def body(ready: Callable[[], None]) -> None:
+        await run(agent, ready)
+
+    return body
+
+
+def pod(name: str, containers: list[Object], **spec: Any) -> Object:
+    metadata = {"name": name, "namespace": "default", **spec.pop("metadata", {})}
+    base = {"nodeName": NAME, "hostNetwork": True, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**base, "containers": containers, **spec}}
+
+
+def is_ready(obj: Object) -> bool:
+    conditions = {c["type"]: c["status"] for c in obj["status"].get("conditions") or []}
+    return conditions.get("Ready") == "True"
+
+
+def state(obj: Object, name: str = "c") -> Object:
+    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for status in obj["status"].get(field) or []:
+            if status["name"] == name:
+                return status
+    return {"state": {}, "restartCount": 0, "lastState": {}}
+
+
+def waiting(obj: Object, name: str = "c") -> str:
+    return str((state(obj, name)["state"].get("waiting") or {}).get("reason"))
+
+
+async def _api() -> tuple[ApiServer, RestClient, asyncio.Task[None]]:
+    store = MemoryStore()
+    await store.open()
+    server = ApiServer(store, authenticator=_Anyone(), authorizer=_Anyone())
+    loaded = asyncio.Event()
+    task = asyncio.create_task(server.run(loaded.set))
+    await loaded.wait()
+    client = RestClient(LocalTransport(server.handle, UserInfo("admin", ("system:masters",))))
+    for name in ("default", "kube-node-lease"):
+        await client.create(builtin("Namespace"), {"metadata": {"name": name}})
+    return server, client, task
+
+
+@contextlib.asynccontextmanager
+async def lab() -> AsyncIterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    directory = Path(tempfile.mkdtemp(prefix=f"k1s-a{os.getpid()}-", dir="/tmp"))
+    config = AgentConfig(data_dir=directory / "d", run_dir=directory / "r", pod_log_dir=directory / "logs", node_name=NAME)
+    _build_images(config.images_dir)
+    _, client, task = await _api()
+    bench = Lab(client, config)
+    try:
+        await bench.start_agent()
+        yield bench
+    finally:
+        await bench.stop_agent()
+        await stop_all(config, cgroup_root=cgroup_root(config))
+        task.cancel()
+        shutil.rmtree(directory)
+
+
+async def test_pods() -> None:
+    """Every case on one node."""
+    async with lab() as bench:
+        chosen = os.environ.get("K1S_CASE", "")
+        for case in CASES:
+            if chosen and chosen not in case.__name__:
+                continue
+            try:
+                async with asyncio.timeout(90):
+                    await case(bench)
+            except BaseException as error:
+                error.add_note(f"case {case.__name__}")
+                raise
+            assert bench.running is not None and not bench.running.done(), f"the agent ended during {case.__name__}"
+
+
+async def node_is_registered(bench: Lab) -> None:
+    node = await bench.client.get(NODE, NAME)
+    assert node["metadata"]["labels"]["kubernetes.io/hostname"] == NAME
+    status = node["status"]
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "KubeletReady")
+    assert status["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
+    assert status["capacity"]["cpu"] == str(len(os.sched_getaffinity(0)))
+    assert {a["type"]: a["address"] for a in status["addresses"]} == {"InternalIP": "127.0.0.1", "Hostname": NAME}
+    assert any(BUSYBOX in i["names"] for i in status["images"])
+    found = await bench.client.get(builtin("Lease"), NAME, "kube-node-lease")
+    assert found["spec"]["holderIdentity"] == NAME
+
+
+async def pod_runs_and_goes(bench: Lab) -> None:
+    await bench.run("runs", "sleep", "1000")
+    obj = await bench.until("runs", is_ready, "ready")
+    status = obj["status"]
+    assert status["phase"] == "Running" and status["podIP"] == "127.0.0.1" and status["hostIP"] == "127.0.0.1"
+    assert status["qosClass"] == "BestEffort" and status["startTime"]
+    assert state(obj)["containerID"].startswith("containerd://") and state(obj)["started"] is True
+    events = await bench.events("runs")
+    assert ("Pulled", 'Container image "busybox:1.36" already present on machine') in events
+    assert ("Started", "Started container c") in events
+    assert "# Kubernetes-managed hosts file" in await bench.exec(obj, "cat", "/etc/hosts")
+    uid = obj["metadata"]["uid"]
+    await bench.delete("runs")
+    assert ("Killing", "Stopping container c") in await bench.events("runs")
+    assert await bench.containers(obj) == []
+    assert not (bench.config.pods_dir / uid).exists()
+    assert bench.agent is not None and bench.agent.cgroups is not None
+    assert uid not in bench.agent.cgroups.pods()
+
+
+async def pod_succeeds_and_fails(bench: Lab) -> None:
+    await bench.run("good", "true", restartPolicy="Never")
+    await bench.run("bad", "sh", "-c", "echo last words > /dev/termination-log; exit 5", restartPolicy="Never")
+    good = await bench.until("good", lambda o: o["status"].get("phase") == "Succeeded")
+    bad = await bench.until("bad", lambda o: o["status"].get("phase") == "Failed")
+    assert state(good)["state"]["terminated"]["reason"] == "Completed"
+    ended = state(bad)["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"], ended["message"]) == (5, "Error", "last words\n")
+    ready = next(c for c in good["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "PodCompleted")
+    await bench.delete("good")
+    await bench.delete("bad")
+
+
+async def container_crashes(bench: Lab) -> None:
+    await bench.run("crash", "sh", "-c", "exit 1")
+    obj = await bench.until("crash", lambda o: waiting(o) == "CrashLoopBackOff", "in crash loop")
+    status = state(obj)
+    assert status["restartCount"] == 1 and status["lastState"]["terminated"]["exitCode"] == 1
+    assert "back-off 10s restarting failed container=c pod=crash_default" in status["state"]["waiting"]["message"]
+    assert obj["status"]["phase"] == "Running"
+    assert "BackOff" in [reason for reason, _ in await bench.events("crash")]
+    await bench.delete("crash")
+
+
+async def image_is_missing(bench: Lab) -> None:
+    image = {"image": "localhost:1/absent:1"}
+    await bench.run("noimage", "true", container=image)
+    obj = await bench.until("noimage", lambda o: waiting(o) in ("ErrImagePull", "ImagePullBackOff"), "failing to pull")
+    assert obj["status"]["phase"] == "Pending"
+    events = await bench.events("noimage")
+    assert ("Pulling", 'Pulling image "localhost:1/absent:1"') in events
+    assert ("Failed", "Error: ErrImagePull") in events
+    await bench.delete("noimage")
+    await bench.run("badname", "true", container={"image": "UPPER:1"})
+    obj = await bench.until("badname", lambda o: waiting(o) == "InvalidImageName", "refused")
+    await bench.delete("badname")
+    await bench.run("never", "true", container={"image": "localhost:1/absent:1", "imagePullPolicy": "Never"})
+    await bench.until("never", lambda o: waiting(o) == "ErrImageNeverPull", "refused")
+    await bench.delete("never")
+
+
+async def init_containers_run_in_order(bench: Lab) -> None:
+    def step(name: str, text: str, **more: Any) -> Object:
+        mount = {"name": "shared", "mountPath": "/shared"}
+        return {"name": name, "image": "busybox:1.36", "command": ["sh", "-c", text], "volumeMounts": [mount], **more}
+
+    inits = [
+        step("one", "echo one >> /shared/log"),
+        step("side", "echo side >> /shared/log; sleep 1000", restartPolicy="Always"),
+        step("two", "grep -q side /shared/log && echo two >> /shared/log"),
+    ]
+    await bench.client.create(
+        POD, pod("inits", [step("c", "sleep 1000")], initContainers=inits, volumes=[{"name": "shared", "emptyDir": {}}])
+    )
+    obj = await bench.until("inits", is_ready, "ready")
+    assert await bench.exec(obj, "cat", "/shared/log") == "one\nside\ntwo\n"
+    assert state(obj, "one")["state"]["terminated"]["reason"] == "Completed" and state(obj, "one")["ready"] is True
+    assert "running" in state(obj, "side")["state"]
+    await bench.delete("inits")
+
+
+async def environment_and_volumes(bench: Lab) -> None:
+    await bench.client.create(CONFIG_MAP, {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v1", "l": "w"}})
+    await bench.client.create(
+        SECRET, {"metadata": {"name": "sec", "namespace": "default"}, "data": {"pw": "c2VjcmV0"}, "type": "Opaque"}
+    )
+    container = {
+        "env": [
+            {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}},
+            {"name": "B", "value": "$(A)-$(NONE)-$$(A)"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "envFrom": [{"prefix": "S_", "secretRef": {"name": "sec"}}],
+        "volumeMounts": [
+            {"name": "cm", "mountPath": "/cm"},
+            {"name": "sec", "mountPath": "/sec", "readOnly": True},
+            {"name": "down", "mountPath": "/down"},
+            {"name": "cm", "mountPath": "/one/file", "subPath": "l"},
+            {"name": "mem", "mountPath": "/mem"},
+        ],
+    }
+    volumes = [
+        {"name": "cm", "configMap": {"name": "cm"}},
+        {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
+        {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    await bench.run("vols", "sleep", "1000", container=container, volumes=volumes, metadata={"labels": {"x": "y"}})
+    obj = await bench.until("vols", is_ready, "ready")
+    out = await bench.exec(obj, "sh", "-c", "echo $A $B $NODE $S_pw; cat /cm/k /sec/pw /down/labels /one/file; df /mem | tail -1")
+    assert out.startswith(f'v1 v1-$(NONE)-$(A) {NAME} secret\nv1secretx="y"w'), out
+    assert "tmpfs" in out and " 8192 " in out
+    await bench.client.patch(CONFIG_MAP, "cm", "default", {"data": {"k": "v2"}})
+    async with asyncio.timeout(LIMIT):
+        while await bench.exec(obj, "cat", "/cm/k") != "v2":
+            await asyncio.sleep(0.1)
+    await bench.delete("vols")
+
+
+async def missing_references(bench: Lab) -> None:
+    await bench.run("nocm", "sleep", "1000", container={"envFrom": [{"configMapRef": {"name": "later"}}]})
+    await bench.until("nocm", lambda o: waiting(o) == "CreateContainerConfigError", "refused")
+    await bench.run("novol", "sleep", "1000", volumes=[{"name": "v", "configMap": {"name": "later"}}])
+    async with asyncio.timeout(LIMIT):
+        while not any(reason == "FailedMount" for reason, _ in await bench.events("novol")):
+            await asyncio.sleep(0.1)
+    await bench.client.create(CONFIG_MAP, {"metadata": {"name": "later", "namespace": "default"}, "data": {"k": "v"}})
+    await bench.until("nocm", is_ready, "ready once the config map is there")
+    await bench.until("novol", is_ready, "ready once the config map is there")
+    await bench.delete("nocm")
+    await bench.delete("novol")
+
+
+async def probes_restart_and_hold_back(bench: Lab) -> None:
+    quick = {"periodSeconds": 1, "failureThreshold": 1}
+    live = {"exec": {"command": ["test", "!", "-e", "/tmp/ill"]}, **quick}
+    ready = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, **quick}
+    await bench.run("probes", "sleep", "1000", container={"livenessProbe": live, "readinessProbe": ready})
+    obj = await bench.until("probes", lambda o: "running" in state(o)["state"], "running")
+    assert not is_ready(obj)
+    await bench.exec(obj, "touch", "/tmp/ready")
+    obj = await bench.until("probes", is_ready, "ready")
+    await bench.exec(obj, "touch", "/tmp/ill")
+    obj = await bench.until("probes", lambda o: state(o)["restartCount"] == 1, "restarted")
+    messages = [m for _, m in await bench.events("probes")]
+    assert "Container c failed liveness probe, will be restarted" in messages
+    assert any(m.startswith("Readiness probe failed:") for m in messages)
+    await bench.delete("probes")
+
+
+async def hooks_run(bench: Lab) -> None:
+    lifecycle = {
+        "postStart": {"exec": {"command": ["sh", "-c", "echo started > /out/post"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo stopped > /out/pre"]}},
+    }
+    out = bench.config.data_dir / "hook-out"
+    volumes = [{"name": "out", "hostPath": {"path": str(out), "type": "DirectoryOrCreate"}}]
+    container = {"lifecycle": lifecycle, "volumeMounts": [{"name": "out", "mountPath": "/out"}]}
+    await bench.run("hooks", "sleep", "1000", container=container, volumes=volumes, terminationGracePeriodSeconds=3)
+    await bench.until("hooks", is_ready, "ready")
+    assert (out / "post").read_text() == "started\n"
+    await bench.delete("hooks")
+    assert (out / "pre").read_text() == "stopped\n"
+
+
+async def deadline_ends_a_pod(bench: Lab) -> None:
+    await bench.run("deadline", "sleep", "1000", activeDeadlineSeconds=2)
+    obj = await bench.until("deadline", lambda o: o["status"].get("phase") == "Failed", "failed")
+    assert obj["status"]["reason"] == "DeadlineExceeded"
+    await bench.delete("deadline")
+
+
+async def too_big_is_refused(bench: Lab) -> None:
+    await bench.run("big", "sleep", "1000", container={"resources": {"requests": {"cpu": "1000"}}})
+    obj = await bench.until("big", lambda o: o["status"].get("phase") == "Failed", "failed")
+    assert obj["status"]["reason"] == "OutOfcpu"
+    await bench.delete("big")
+
+
+async def image_change_restarts_one_container(bench: Lab) -> None:
+    await bench.run("image", "sleep", "1000")
+    before = await bench.until("image", is_ready, "ready")
+    patch = {"spec": {"containers": [{"name": "c", "image": "docker.io/library/busybox:1.36"}]}}
+    await bench.client.patch(POD, "image", "default", patch, content_type="application/strategic-merge-patch+json")
+    after = await bench.until("image", lambda o: state(o)["restartCount"] == 1 and is_ready(o), "restarted")
+    assert state(before)["containerID"] != state(after)["containerID"]
+    await bench.delete("image")
+
+
+async def sandbox_death_is_mended(bench: Lab) -> None:
+    assert bench.agent is not None
+    await bench.run("sandbox", "sleep", "1000")
+    obj = await bench.until("sandbox", is_ready, "ready")
+    (box,) = await bench.agent.runtime.list_pod_sandboxes({"io.kubernetes.pod.uid": obj["metadata"]["uid"]})
+    await bench.agent.runtime.stop_pod_sandbox(box.id)
+    await bench.until("sandbox", lambda o: state(o)["restartCount"] == 1 and is_ready(o), "running in a new sandbox")
+    assert "SandboxChanged" in [reason for reason, _ in await bench.events("sandbox")]
+    await bench.delete("sandbox")
+
+
+async def agent_restart_touches_nothing(bench: Lab) -> None:
+    await bench.run("stays", "sleep", "1000")
+    await bench.run("goes", "sleep", "1000")
+    before = await bench.until("stays", is_ready, "ready")
+    other = await bench.until("goes", is_ready, "ready")
+    await bench.stop_agent()
+    (running,) = await _ids(bench, before)
+    # Gone from the API while the agent is down: it must be ended afterwards.
+    await bench.client.delete(POD, "goes", "default", grace_period_seconds=0)
+    await bench.start_agent()
+    assert await _ids(bench, before) == [running]
+    after = await bench.client.get(POD, "stays", "default")
+    assert is_ready(after) and state(after)["restartCount"] == 0
+    assert state(after)["containerID"] == state(before)["containerID"]
+    async with asyncio.timeout(LIMIT):
+        while await bench.containers(other):
+            await asyncio.sleep(0.1)
+    assert bench.agent is not None
+    await bench.agent.runtime.stop_container(running, 0)
+    await bench.until("stays", lambda o: state(o)["restartCount"] == 1, "restarted: events work after the restart")
+    await bench.delete("stays")
+
+
+async def _ids(bench: Lab, obj: Object) -> list[str]:
+    assert bench.agent is not None
+    from k1s.cri.containerd import ContainerdRuntime
+
+    runtime = ContainerdRuntime(str(bench.config.containerd_socket))
+    try:
+        found = await runtime.list_containers({"io.kubernetes.pod.uid": obj["metadata"]["uid"]})
+        return [c.id for c in found if c.state == "running"]
+    finally:
+        await runtime.close()
+
+
+CASES = (
+    node_is_registered,
+    pod_runs_and_goes,
+    pod_succeeds_and_fails,
+    container_crashes,
+    image_is_missing,
+    init_containers_run_in_order,
+    environment_and_volumes,
+    missing_references,
+    probes_restart_and_hold_back,
+    hooks_run,
+    deadline_ends_a_pod,
+    too_big_is_refused,
+    image_change_restarts_one_container,
+    sandbox_death_is_mended,
+    agent_restart_touches_nothing,
+)
