@@ -38,6 +38,23 @@ def _ports(service: Object) -> list[str]:
     return sorted(found)
 
 
+# Fields that mean something for some types only -> those types.
+_TYPE_FIELDS = {
+    "externalTrafficPolicy": ("NodePort", "LoadBalancer"),
+    "allocateLoadBalancerNodePorts": ("LoadBalancer",),
+    "loadBalancerClass": ("LoadBalancer",),
+    "healthCheckNodePort": ("LoadBalancer",),
+}
+
+
+def _drop_foreign(spec: Object, before: Object, kind: str) -> None:
+    """When the type changes, what the old type needed goes, unless the client has just set it anew."""
+    old_kind = before.get("type") or "ClusterIP"
+    for field, kinds in _TYPE_FIELDS.items():
+        if old_kind in kinds and kind not in kinds and spec.get(field) == before.get(field):
+            spec.pop(field, None)
+
+
 class Allocators:
     def __init__(self, informers: InformerFactory, config: ServerConfig) -> None:
         self._services = informers.informer(builtin("Service"))
@@ -64,6 +81,7 @@ class Allocators:
         taken: list[str] = []
         kind = spec.get("type") or "ClusterIP"
         before = (old or {}).get("spec") or {}
+        _drop_foreign(spec, before, kind)
         self._addresses(obj, spec, before, kind, taken, errors)
         if not errors:
             self._node_ports(obj, spec, before, kind, taken, errors)

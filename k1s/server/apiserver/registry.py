@@ -73,6 +73,8 @@ class Registry:
             raise method_not_allowed()
         if extra is not None:
             return extra
+        if not resource.persisted:
+            raise path_not_found()
         table = _SUBRESOURCES.get(name) if name else _VERBS
         handler = table.get(verb) if table is not None else None
         if handler is None:

@@ -19,7 +19,7 @@ from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import ApiError, FieldError, already_exists, bad_request, conflict, invalid
 from k1s.api.managed_fields import track
 from k1s.api.schema import schema_for
-from k1s.api.validation.table import validate_create, validate_status_update, validate_update
+from k1s.api.validation.table import validate_create, validate_subresource_update, validate_update
 from k1s.base.clock import rfc3339
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.call import Call
@@ -32,6 +32,8 @@ Object = dict[str, Any]
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
+# Subresources that do not touch the spec.
+_NO_SPEC = ("status", "approval", "finalize")
 _MAX_GENERATED_BASE = 63 - _SUFFIX_LENGTH
 # generateName: how often a taken name is replaced by another one (upstream's RetryGenerateName).
 _NAME_TRIES = 8
@@ -181,7 +183,7 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     strategy = strategy_for(stored)
     old = entry.obj()
     wanted = produce(convert(entry.fresh(), stored, call.resource), entry)
-    _check_place(call, wanted["metadata"])
+    check_place(call, wanted["metadata"])
     _check_preconditions(call, strategy, wanted["metadata"], entry)
     strategy.normalize(wanted)
     obj = convert(wanted, call.resource, stored)
@@ -195,14 +197,10 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     reset(strategy, obj, old)
     if not applied:
         _track(call, old, obj, rfc3339(server.clock.now()))
-    main = not call.info.subresource or reset is reset_main
-    if main:
+    if call.info.subresource not in _NO_SPEC:
         strategy.prepare_update(call, obj, old)
         await strategy.allocate(call, obj, old)
-    if call.info.subresource == "status":
-        errors = validate_status_update(stored, obj, old)
-    else:
-        errors = validate_update(stored, obj, old)
+    errors = _update_errors(call, obj, old)
     if errors:
         raise invalid(stored.kind, stored.group, call.name, errors)
     if server.admission is not None:
@@ -211,7 +209,14 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     return obj
 
 
-def _check_place(call: Call, meta: Object) -> None:
+def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:
+    if call.info.subresource:
+        return validate_subresource_update(call.stored, call.info.subresource, obj, old)
+    return validate_update(call.stored, obj, old)
+
+
+def check_place(call: Call, meta: Object) -> None:
+    """Fill in or check the name and namespace of an update. Raises ApiError 400."""
     if not call.resource.namespaced:
         meta.pop("namespace", None)
     elif (meta.get("namespace") or call.namespace) != call.namespace:

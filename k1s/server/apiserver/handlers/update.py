@@ -16,7 +16,7 @@ from k1s.server.apiserver.call import Call
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.strategies.table import strategy_for
-from k1s.server.apiserver.writes import Reset, create_object, reset_main, reset_status, update_object
+from k1s.server.apiserver.writes import Reset, check_place, create_object, reset_main, reset_status, update_object
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -40,6 +40,7 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
     name = body["metadata"].get("name")
     if not name and not info.subresource:
         raise bad_request("name must be provided")
+    check_place(call, body["metadata"])
     status = 200
     first = [body]
 

@@ -30,10 +30,10 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
 
 
 def _reset(strategy: Strategy, obj: Object, old: Object) -> None:
-    """Keep all of the pod but the list of ephemeral containers, which may only grow. Raises ApiError 422."""
+    """Keep all of the pod but the list of ephemeral containers (validation lets it only grow). Raises ApiError 422."""
     wanted = (obj.get("spec") or {}).get("ephemeralContainers") or []
     spec = clone(old.get("spec") or {})
-    errors = _errors(wanted, spec)
+    errors = _clashes(wanted, spec)
     if errors:
         raise invalid("Pod", "", old["metadata"]["name"], errors)
     if wanted:
@@ -42,32 +42,15 @@ def _reset(strategy: Strategy, obj: Object, old: Object) -> None:
     carry(obj, old, "status")
 
 
-def _errors(wanted: list[Object], spec: Object) -> list[FieldError]:
+def _clashes(wanted: list[Object], spec: Object) -> list[FieldError]:
+    """Names that another container has, and targets that none has."""
     errors: list[FieldError] = []
-    path = "spec.ephemeralContainers"
-    by_name = {c.get("name"): c for c in wanted}
-    for existing in spec.get("ephemeralContainers") or []:
-        found = by_name.get(existing.get("name"))
-        if found is None or found != existing:
-            text = f"existing ephemeral containers {existing.get('name')!r} may not be removed or changed"
-            errors.append(FieldError("FieldValueForbidden", path, text.replace("'", '"')))
     taken = {c.get("name") for c in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]}
-    targets = taken | {""}
-    seen: set[Any] = set()
     for position, container in enumerate(wanted):
-        name = container.get("name")
-        if not name:
-            errors.append(FieldError("FieldValueRequired", f"{path}[{position}].name"))
-        elif name in taken or name in seen:
-            errors.append(FieldError("FieldValueDuplicate", f"{path}[{position}].name", "", name))
-        if not container.get("image"):
-            errors.append(FieldError("FieldValueRequired", f"{path}[{position}].image"))
-        target = container.get("targetContainerName") or ""
-        if target not in targets:
-            errors.append(FieldError("FieldValueNotFound", f"{path}[{position}].targetContainerName", "", target))
-        for field in ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"):
-            if container.get(field):
-                text = "cannot be set for an Ephemeral Container"
-                errors.append(FieldError("FieldValueForbidden", f"{path}[{position}].{field}", text))
-        seen.add(name)
+        path = f"spec.ephemeralContainers[{position}]"
+        name, target = container.get("name"), container.get("targetContainerName")
+        if name in taken:
+            errors.append(FieldError("FieldValueDuplicate", f"{path}.name", "", name))
+        if target and target not in taken:
+            errors.append(FieldError("FieldValueNotFound", f"{path}.targetContainerName", "", target))
     return errors
