@@ -42,6 +42,8 @@ if [ -n "$missing" ]; then
 fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "k1s needs Python 3.11 or newer"; exit 1; }
 
+# stale TARGET SOURCE: dash's -nt is false where the target is missing.
+stale() { [ ! -e "$1" ] || [ "$2" -nt "$1" ]; }
 stamp() { cat "$@" | cksum | tr -d ' \t'; }
 
 extras=""
@@ -61,14 +63,14 @@ if [ ! -x $tools/bin/kubectl ] || [ ! -x $tools/bin/helm ]; then
     say "fetching kubectl and helm"
     .venv/bin/python packaging/fetch_clients.py $tools/bin
 fi
-if [ packaging/cni/k1s-cni.c -nt $tools/bin/k1s-cni ]; then
+if stale $tools/bin/k1s-cni packaging/cni/k1s-cni.c; then
     gcc -Os -static -s -o $tools/bin/k1s-cni packaging/cni/k1s-cni.c
 fi
-if [ packaging/pause/pause.c -nt $tools/images/pause.tar ]; then
+if stale $tools/images/pause.tar packaging/pause/pause.c; then
     gcc -Os -static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
         -Wl,--build-id=none -s -o $tools/pause packaging/pause/pause.c
     .venv/bin/python packaging/images.py pause $tools/pause $tools/images/pause.tar
 fi
-if [ ! -e $tools/images/busybox.tar ] || [ packaging/images.py -nt $tools/images/busybox.tar ]; then
+if stale $tools/images/busybox.tar packaging/images.py; then
     .venv/bin/python packaging/images.py busybox /bin/busybox $tools/images/busybox.tar
 fi

@@ -249,7 +249,7 @@ async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
     transport = protocol.transport
     keep_alive = wire.keep_alive
     if transport is None:
-        raise ConnectionResetError("the client has gone")
+        return _Sent(False, answer.status)
     bodiless = answer.status in (204, 304)
     framing = "" if bodiless else f"Content-Length: {len(answer.body)}"
     head = _head(answer.status, "" if bodiless else answer.content_type, answer.headers, keep_alive, framing)
@@ -268,7 +268,7 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     protocol: Any = wire._protocol
     transport = protocol.transport
     if transport is None:
-        raise ConnectionResetError("the client has gone")
+        return _Sent(False, answer.status)
     assert isinstance(wire, _Request)
     chunked = wire.version >= (1, 1)
     keep_alive = wire.keep_alive and chunked
@@ -281,26 +281,27 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
             if not chunk:
                 continue
             if protocol.transport is None:
-                raise ConnectionResetError("the client has gone")
+                break
             transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
             await protocol._drain_helper()
-        finished = True
+        else:
+            finished = True
     except asyncio.CancelledError:
         # Only the loss of the connection is ours to swallow; a shutdown's cancellation goes on.
         if protocol.transport is not None:
             raise
-        raise ConnectionResetError("the client has gone") from None
-    except EOFError as error:
-        # What the stream is made from broke off; the client must see a cut, not an end.
-        raise ConnectionResetError(str(error)) from error
+    except (ConnectionError, EOFError):
+        # The client has gone, or what the stream is made from broke off: without the last chunk the client sees a cut.
+        log.debug("stream to %s was cut", protocol.remote)
     finally:
         wire.stream_task = None
         close = getattr(answer.chunks, "aclose", None)
         if close is not None:
             await close()
         if not finished and protocol.transport is not None:
-            # Without the last chunk the client sees that the stream was cut.
             protocol.transport.close()
+    if not finished:
+        return _Sent(False, answer.status)
     if chunked:
         transport.write(b"0\r\n\r\n")
     return _Sent(keep_alive, answer.status)
@@ -404,7 +405,7 @@ class _RawStream:
 async def _serve_raw(wire: web.BaseRequest, answer: RawUpgrade) -> _Sent:
     protocol: Any = wire._protocol
     if protocol.transport is None:
-        raise ConnectionResetError("the client has gone")
+        return _Sent(False, 101)
     stream = _RawStream(protocol)
     headers = [("Connection", "Upgrade"), ("Upgrade", answer.protocol), *answer.headers]
     protocol.keep_alive(False)

@@ -78,7 +78,7 @@ class Cluster:
         run("ip", "netns", "add", self.netns)
         for command in (
             ["link", "set", "lo", "up"],
-            ["link", "add", "uplink0", "type", "dummy"],
+            ["link", "add", "uplink0", "type", "bridge"],
             ["addr", "add", f"{NODE_ADDRESS}/24", "dev", "uplink0"],
             ["link", "set", "uplink0", "up"],
             ["route", "add", "default", "via", "192.0.2.1"],
