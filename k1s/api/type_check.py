@@ -76,6 +76,13 @@ def _mismatch(value: Any, schema: Schema, struct: str, path: str, text: str = ""
 def _value(value: Any, schema: Schema, struct: str, path: str) -> Any:
     """Check one value that is not null; return what is stored for it."""
     kind = schema.type
+    if not schema.builtin:
+        # The schema of a custom resource is checked by validation (422); here only the metadata in it matters.
+        if isinstance(value, dict):
+            _object(value, schema, struct, path)
+        elif isinstance(value, list) and schema.items is not None:
+            _list(value, schema.items, struct, path)
+        return value
     if kind == "string":
         if not isinstance(value, str):
             raise _mismatch(value, schema, struct, path)
@@ -102,7 +109,7 @@ def _value(value: Any, schema: Schema, struct: str, path: str) -> Any:
 
 def _loose(value: Any, schema: Schema, struct: str, path: str) -> Any:
     if schema.type == "int-or-string":
-        return value if isinstance(value, str) else _integer(value, schema, struct, path, schema.builtin)
+        return value if isinstance(value, str) else _integer(value, schema, struct, path, True)
     if schema.type == "quantity":
         try:
             return quantity.canonical(value)
@@ -185,8 +192,8 @@ def _formatted(value: str, format: str, schema: Schema) -> str:
         micro = schema.short_name == "MicroTime"
         if not micro and _PLAIN_TIME.match(value):
             return value
-        return normal_time(value, micro) if schema.builtin else value
-    if format == "byte" and schema.builtin:
+        return normal_time(value, micro)
+    if format == "byte":
         return _base64(value)
     return value
 

@@ -35,7 +35,7 @@ def load_yaml(body: bytes | str) -> tuple[Any, list[str]]:
 
     loader = _loader()(body)
     try:
-        node = loader.get_single_node()
+        node = loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
         raise ValueError(f"yaml: {error}") from None
     finally:
@@ -122,7 +122,9 @@ class _Builder:
         if tag == "float":
             if _SPECIAL_FLOAT.match(text):
                 raise ValueError(f"yaml: JSON has no number for {text}")
-            return float(text)
+            number = float(text)
+            # Go writes a whole float as an integer on the way to JSON: `replicas: 1e1` is good.
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
         if tag == "binary":
             return "".join(text.split())
         return text

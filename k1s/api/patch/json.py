@@ -26,7 +26,7 @@ _KINDS = ("add", "remove", "replace", "move", "copy", "test")
 
 def rejected(detail: str) -> ApiError:
     """422 as upstream words a patch that does not apply, and what is wrong with it as the cause."""
-    cause = {"reason": "UnexpectedServerResponse", "message": detail}
+    cause = {"reason": "UnexpectedServerResponse", "message": detail, "field": "patch"}
     return ApiError(422, "Invalid", _REJECTED, {"causes": [cause]})
 
 

@@ -117,6 +117,11 @@ def test_custom_resources_keep_what_they_say() -> None:
     decode.check_types(obj, schema)
     assert obj == {"kind": "X", "apiVersion": "e/v1", "metadata": {}, "spec": {"a": [], "b": None}}
     assert prune(obj, schema) == ["spec.b"]
+    obj["spec"]["a"] = "not a list: 422 by validation, not 400 by decoding"
+    decode.check_types(obj, schema)
+    obj["metadata"]["labels"] = 3
+    with pytest.raises(ApiError, match=r"cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type map"):
+        decode.check_types(obj, schema)
 
 
 def test_prune() -> None:
@@ -163,13 +168,14 @@ v: 1.20
 def test_yaml() -> None:
     obj, duplicates = decode.decode_yaml(YAML)
     assert duplicates == []
+    assert type(obj["f"]) is int
     assert obj == {
         "a": True,
         "b": "2026-01-02",
         "c": "1:30",
         "d": 15,
         "e": 15,
-        "f": 1000.0,
+        "f": 1000,
         "g": "yes",
         "h": None,
         "i": 31,
@@ -181,6 +187,10 @@ def test_yaml() -> None:
         "o": 1000,
         "v": 1.2,
     }
+
+
+def test_only_the_first_document_counts() -> None:
+    assert decode.decode_yaml(b"---\na: 1\n---\nb: 2\n") == ({"a": 1}, [])
 
 
 def test_yaml_duplicates_and_faults() -> None:
