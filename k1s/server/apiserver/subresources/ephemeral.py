@@ -36,6 +36,7 @@ def _reset(strategy: Strategy, obj: Object, old: Object) -> None:
     errors = _clashes(wanted, spec)
     if errors:
         raise invalid("Pod", "", old["metadata"]["name"], errors)
+    spec.pop("ephemeralContainers", None)
     if wanted:
         spec["ephemeralContainers"] = wanted
     obj["spec"] = spec
