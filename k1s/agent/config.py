@@ -44,7 +44,6 @@ class AgentConfig:
     max_pods: int = option("max-pods", 110, "how many pods this node takes")
     kubelet_port: int = option("kubelet-port", 10250, "port on which the agent serves logs, exec, stats")
     pod_log_dir: Path = option("pod-log-dir", Path("/var/log/pods"), "where container logs are written", metavar="DIR")
-    control_plane: bool = option("control-plane", False, "label this node as one that runs the control plane")
     debug: bool = option("debug", False, "log more")
 
     @property

@@ -13,7 +13,7 @@ from k1s.agent.config import AgentConfig
 from k1s.base import log
 from k1s.base.config import load
 from k1s.cli import check_config
-from k1s.cli.main import EXIT_FAULT, UserError
+from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
 from k1s.cli.steps import Steps
 

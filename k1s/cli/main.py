@@ -1,7 +1,7 @@
 """The command `k1s`: finds the verb and imports only what it needs.
 
-Owns: the verbs, the aliases by argv[0] (kubectl, ctr) and the exit codes: 0 fine, 1 something the user can put right (one line
-on standard error), 70 a fault of ours (with its traceback). Called by: the console script. Never does: the work of a verb.
+Owns: the verbs, the aliases by argv[0] (kubectl, ctr), and that a user's error is one line on standard error.
+Called by: the console script. Never does: the work of a verb.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-EXIT_FAULT = 70
 
 # verb -> (module, one line for the help); each module has `run(argv) -> int`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -25,10 +23,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "stop": ("k1s.cli.stop", "end k1s with all its containers and take back its changes to the host"),
     "uninstall": ("k1s.cli.stop", "stop, and delete all data"),
 }
-
-
-class UserError(Exception):
-    """Something the user can put right; the message is the one line shown."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +45,7 @@ def _run(words: list[str]) -> int:
     module = importlib.import_module(VERBS[words[0]][0])
     # Imported here, so that a faulty verb module cannot break `k1s --help`.
     from k1s.base.config import ConfigError
+    from k1s.cli.errors import UserError
 
     try:
         code: int = module.run(words)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from k1s.base import programs
-from k1s.cli.main import UserError
+from k1s.cli.errors import UserError
 
 KUBECONFIG = Path("/etc/k1s/k1s.yaml")
 CONTAINERD_SOCKET = Path("/run/k1s/containerd/containerd.sock")

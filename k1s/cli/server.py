@@ -17,7 +17,7 @@ from k1s.base import log
 from k1s.base.config import ConfigError, as_flags, load_all
 from k1s.base.host import host_name
 from k1s.cli import check_config
-from k1s.cli.main import EXIT_FAULT, UserError
+from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
 from k1s.cli.steps import Steps
 from k1s.server.config import ServerConfig
@@ -73,7 +73,7 @@ def agent_argv(server: ServerConfig, agent: AgentConfig) -> list[str]:
     )
     program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "k1s.cli.main"]
     # A config file of the server must not be read again by the agent: it is in these flags already.
-    return [*program, "agent", "--config", os.devnull, *as_flags(local), "--control-plane"]
+    return [*program, "agent", "--config", os.devnull, *as_flags(local)]
 
 
 def _check(config: ServerConfig) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from k1s.agent.config import AgentConfig
 from k1s.base.config import load_all
-from k1s.cli.main import UserError
+from k1s.cli.errors import UserError
 from k1s.server.config import ServerConfig
 
 STOP_SECONDS = 20.0

@@ -116,7 +116,7 @@ async def _serve(
             tasks.spawn("events-expiry", Expiry(store, clock, prefix="/registry/events/", ttl=EVENT_SECONDS).run(lambda: None))
             secret_tokens = security.secret_tokens(client, server.informers, ca=certificates.server_ca_pem)
             tasks.spawn("secret-tokens", secret_tokens.run(lambda: None))
-            await _start_controllers(tasks, server, config, certificates, clock)
+            await _start_controllers(tasks, server, config, certificates, "" if config.disable_agent else node_name, clock)
             step("controllers and scheduler")
             if not config.disable_agent:
                 await tasks.start("agent", AgentProcess(agent_argv, run_dir / "agent.json", clock).run)
@@ -158,12 +158,18 @@ def _api_server(
 
 
 async def _start_controllers(
-    tasks: Supervisor, server: ApiServer, config: ServerConfig, certificates: ServerCertificates, clock: Clock
+    tasks: Supervisor,
+    server: ApiServer,
+    config: ServerConfig,
+    certificates: ServerCertificates,
+    node_name: str,
+    clock: Clock,
 ) -> None:
     client_ca, server_ca = certificates.ca("client-ca"), certificates.ca("server-ca")
     settings = ControllerConfig(
         ca_bundle=certificates.server_ca_pem.decode(),
         cluster_cidr=config.cluster_cidr,
+        control_plane_node=node_name,
         signers=CertificateSigners(client_ca.certificate, client_ca.key, server_ca.certificate, server_ca.key),
     )
     manager = RestClient(LocalTransport(server.handle, CONTROLLER_USER), "kube-controller-manager", clock=clock)

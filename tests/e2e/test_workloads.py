@@ -46,8 +46,6 @@ def test_service_answers_by_name_from_a_pod(cluster: Cluster, web: str) -> None:
         "--",
         "wget",
         "-qO-",
-        "-T",
-        "5",
         "http://web/hostname",
     )
     names = {pod["metadata"]["name"] for pod in cluster.get("pods", "-l", "app=web")["items"]}
@@ -200,9 +198,9 @@ def test_node_port_answers_on_the_node(cluster: Cluster, web: str) -> None:
     port = cluster.get("svc", "np")["spec"]["ports"][0]["nodePort"]
     assert 30000 <= port <= 32767
     eventually(
-        lambda: run(
-            *cluster.inside("/bin/busybox", "wget", "-qO-", "-T", "3", f"http://192.0.2.10:{port}/hostname")
-        ).stdout.startswith("web-"),
+        lambda: run(*cluster.inside("/bin/busybox", "wget", "-qO-", f"http://192.0.2.10:{port}/hostname")).stdout.startswith(
+            "web-"
+        ),
         10,
     )
 
@@ -220,7 +218,7 @@ def test_helm_installs_upgrades_and_rolls_back(cluster: Cluster, namespace: str)
 
 
 def test_dns_of_the_cluster(cluster: Cluster, web: str) -> None:
-    script = "nslookup web && nslookup kubernetes.default.svc.cluster.local && cat /etc/resolv.conf"
+    script = "nslookup web; nslookup kubernetes.default.svc.cluster.local; cat /etc/resolv.conf"
     out = cluster.kubectl("run", "-i", "--rm", "dns", f"--image={BUSYBOX}", "--restart=Never", "--", "sh", "-c", script).stdout
     assert cluster.get("svc", "web")["spec"]["clusterIP"] in out
     assert "10.43.0.1" in out
@@ -243,7 +241,7 @@ def test_socket_of_the_service_refuses_without_endpoints(cluster: Cluster, names
     address = cluster.get("svc", "empty")["spec"]["clusterIP"]
 
     def refused() -> bool:
-        result = run(*cluster.inside("/bin/busybox", "wget", "-qO-", "-T", "3", f"http://{address}/"), check=False)
+        result = run(*cluster.inside("/bin/busybox", "wget", "-qO-", f"http://{address}/"), check=False)
         return "refused" in result.stderr.lower()
 
     eventually(refused, 10)

@@ -16,15 +16,22 @@ from k1s.client.controller import QueueMetrics
 from k1s.client.events import EventRecorder
 from k1s.client.interface import Client, InformerFactory
 from k1s.client.rest import RestClient
+from k1s.server.controllers.certificate_signing import CertificateController
+from k1s.server.controllers.cluster_role_aggregation import ClusterRoleAggregationController
 from k1s.server.controllers.config import ControllerConfig
+from k1s.server.controllers.cronjob import CronJobController
 from k1s.server.controllers.daemonset import DaemonSetController
 from k1s.server.controllers.deployment.controller import DeploymentController
+from k1s.server.controllers.disruption import DisruptionController
+from k1s.server.controllers.endpoints import EndpointsController
 from k1s.server.controllers.endpointslice import EndpointSliceController
+from k1s.server.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.job.controller import JobController
 from k1s.server.controllers.namespace import NamespaceController
 from k1s.server.controllers.node_ipam import NodeIpamController
 from k1s.server.controllers.node_lifecycle import NodeLifecycleController
+from k1s.server.controllers.node_role import NodeRoleController
 from k1s.server.controllers.pod_gc import PodGcController
 from k1s.server.controllers.reconciler import Context, Reconciler
 from k1s.server.controllers.replicaset import ReplicaSetController
@@ -33,24 +40,33 @@ from k1s.server.controllers.root_ca import RootCaController
 from k1s.server.controllers.service_account import ServiceAccountController
 from k1s.server.controllers.statefulset.controller import StatefulSetController
 from k1s.server.controllers.taint_eviction import TaintEvictionController
+from k1s.server.controllers.ttl_after_finished import TtlAfterFinishedController
 
 # What a new pod waits for comes first.
 CONTROLLERS: tuple[type[Reconciler], ...] = (
     ServiceAccountController,
     RootCaController,
     NodeIpamController,
+    NodeRoleController,
     DeploymentController,
     ReplicaSetController,
     ReplicationControllerController,
     DaemonSetController,
     StatefulSetController,
     JobController,
+    CronJobController,
     EndpointSliceController,
+    EndpointsController,
+    EndpointSliceMirroringController,
     GarbageCollector,
     NamespaceController,
     NodeLifecycleController,
     TaintEvictionController,
     PodGcController,
+    TtlAfterFinishedController,
+    DisruptionController,
+    ClusterRoleAggregationController,
+    CertificateController,
 )
 
 

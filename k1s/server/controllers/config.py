@@ -27,6 +27,8 @@ class ControllerConfig:
     cluster_cidr: str = "10.42.0.0/16"
     node_mask: int = 24
     node_monitor_grace: float = 40.0
+    # The node beside the server, labelled as control plane; "" where there is none.
+    control_plane_node: str = ""
     # Pods that ended: above this many the oldest are deleted.
     terminated_pod_threshold: int = 12_500
     signers: CertificateSigners = CertificateSigners()
