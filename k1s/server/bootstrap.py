@@ -9,6 +9,7 @@ A start at which nothing changed writes nothing: everything is compared with the
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -47,9 +48,13 @@ async def ensure_defaults(
     written += await bootstrap.write(once, _absent)
     kept = [
         objects.kubernetes_service(config.service_cidr, port),
-        *objects.kubernetes_endpoints(advertise_address, port),
         objects.extension_authentication(client_ca.decode(), request_header_ca.decode()),
     ]
+    if ipaddress.ip_address(advertise_address).is_loopback:
+        # A machine without a network must still start; pods will find the API when it has an address.
+        log.warning("no address to advertise but %s: the service 'kubernetes' has no endpoints", advertise_address)
+    else:
+        kept += objects.kubernetes_endpoints(advertise_address, port)
     written += await bootstrap.write(kept, plan_content)
     if written:
         log.info("wrote %d default objects", written)

@@ -56,6 +56,12 @@ async def test_a_second_start_writes_nothing(informers: Any) -> None:
     assert client.calls == []
 
 
+async def test_a_machine_without_a_network_starts(informers: Any) -> None:
+    client = RecordingClient(informers)
+    await start(client, informers, "127.0.0.1")
+    assert informers.informer(builtin("Endpoints")).get("kubernetes", "default") is None
+
+
 async def test_a_moved_server_rewrites_its_endpoints_only(informers: Any) -> None:
     client = RecordingClient(informers)
     await start(client, informers)
