@@ -12,7 +12,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,19 @@ def _bound(run: Any, agent: AgentContext) -> Any:
         await run(agent, ready)
 
     return body
+
+
+async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
+    """For what tells nobody when it changes: files in a container, containers of the runtime."""
+    for _ in range(int(LIMIT * 10)):
+        if await test():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("did not come true")
+
+
+async def _none(bench: Lab, obj: Object) -> bool:
+    return not await bench.containers(obj)
 
 
 def pod(name: str, containers: list[Object], **spec: Any) -> Object:
@@ -382,9 +395,11 @@ async def environment_and_volumes(bench: Lab) -> None:
     assert out.startswith(f'v1 v1-$(NONE)-$(A) {NAME} secret\nv1secretx="y"w'), out
     assert "tmpfs" in out and " 8192 " in out
     await bench.client.patch(CONFIG_MAP, "cm", "default", {"data": {"k": "v2"}})
-    async with asyncio.timeout(LIMIT):
-        while await bench.exec(obj, "cat", "/cm/k") != "v2":
-            await asyncio.sleep(0.1)
+
+    async def changed() -> bool:
+        return await bench.exec(obj, "cat", "/cm/k") == "v2"
+
+    await eventually(changed)
     await bench.delete("vols")
 
 
@@ -392,9 +407,11 @@ async def missing_references(bench: Lab) -> None:
     await bench.run("nocm", "sleep", "1000", container={"envFrom": [{"configMapRef": {"name": "later"}}]})
     await bench.until("nocm", lambda o: waiting(o) == "CreateContainerConfigError", "refused")
     await bench.run("novol", "sleep", "1000", volumes=[{"name": "v", "configMap": {"name": "later"}}])
-    async with asyncio.timeout(LIMIT):
-        while not any(reason == "FailedMount" for reason, _ in await bench.events("novol")):
-            await asyncio.sleep(0.1)
+
+    async def refused() -> bool:
+        return any(reason == "FailedMount" for reason, _ in await bench.events("novol"))
+
+    await eventually(refused)
     await bench.client.create(CONFIG_MAP, {"metadata": {"name": "later", "namespace": "default"}, "data": {"k": "v"}})
     await bench.until("nocm", is_ready, "ready once the config map is there")
     await bench.until("novol", is_ready, "ready once the config map is there")
@@ -483,9 +500,7 @@ async def agent_restart_touches_nothing(bench: Lab) -> None:
     after = await bench.client.get(POD, "stays", "default")
     assert is_ready(after) and state(after)["restartCount"] == 0
     assert state(after)["containerID"] == state(before)["containerID"]
-    async with asyncio.timeout(LIMIT):
-        while await bench.containers(other):
-            await asyncio.sleep(0.1)
+    await eventually(lambda: _none(bench, other))
     assert bench.agent is not None
     await bench.agent.runtime.stop_container(running, 0)
     await bench.until("stays", lambda o: state(o)["restartCount"] == 1, "restarted: events work after the restart")

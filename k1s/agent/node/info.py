@@ -158,7 +158,7 @@ def conditions(not_ready: Mapping[str, str], pressure: Pressure, now: float, old
 
 def _pressure(kind: str, short: bool, bad: str, good: str, what: str) -> tuple[str, str, str, str]:
     if short:
-        return kind, "True", bad, f"kubelet has {'insufficient ' + what if what != 'disk' else 'disk pressure'} available"
+        return kind, "True", bad, f"kubelet has {'disk pressure' if what == 'disk' else 'insufficient ' + what + ' available'}"
     return kind, "False", good, f"kubelet has {'no disk pressure' if what == 'disk' else 'sufficient ' + what + ' available'}"
 
 

@@ -102,7 +102,7 @@ def _without_instance(
             out["state"] = {"terminated": lost}
             return out
         out["lastState"] = {"terminated": lost}
-    reason = "PodInitializing" if has_init and kind == "regular" else "ContainerCreating"
+    reason = "PodInitializing" if has_init else "ContainerCreating"
     out["state"] = {"waiting": {"reason": reason}}
     if wait is not None:
         out["state"] = {"waiting": {"reason": wait.reason, **({"message": wait.message} if wait.message else {})}}

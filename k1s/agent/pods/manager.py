@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from k1s.agent.containers import logs
 from k1s.agent.context import AgentContext
 from k1s.agent.pods.model import POD_NAME, POD_NAMESPACE, POD_UID, Object, Observed, pod_ref, pod_uid
 from k1s.agent.pods.report import StatusReporter
@@ -61,6 +62,7 @@ class PodManager:
                 await pods.synced()
                 pods.add_handler(self._changed)
                 group.create_task(self._sweep(), name="pods-sweep")
+                group.create_task(self._rotate_logs(), name="pods-logs")
                 ready()
         finally:
             await self._reporter.close()
@@ -165,6 +167,20 @@ class PodManager:
     def _each(self, act: Callable[[PodWorker], None]) -> None:
         for worker in list(self._workers.values()):
             act(worker)
+
+    async def _rotate_logs(self) -> None:
+        """At each heartbeat, one stat per running container."""
+        tick = asyncio.Event()
+        self._agent.heartbeat_handlers.append(tick.set)
+        while not self._agent.pretend:
+            await tick.wait()
+            tick.clear()
+            for entry in self._agent.pods:
+                for container in logs.too_large(entry.observed.containers):
+                    try:
+                        await logs.rotate(container, self._agent.runtime, self._agent.clock)
+                    except (RuntimeFailure, OSError) as error:
+                        log.warning("log of %s/%s/%s: %s", entry.namespace, entry.name, container.name, error)
 
     async def _sweep(self) -> None:
         """Once: end what the runtime and the kernel still have of pods that are gone."""

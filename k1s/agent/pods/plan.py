@@ -29,6 +29,9 @@ from k1s.agent.pods.model import (
 )
 from k1s.cri.runtime import ContainerStatus
 
+# A container often ends because its sandbox does, which shows a moment later: it is not started anew in a dying sandbox.
+SETTLE = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class CreateSandbox:
@@ -238,8 +241,10 @@ def _start(
         waiting.append(wait.until)
         return None
     newest = observed.newest(name)
-    count = _next_count(newest)
-    return StartContainer(name, kind, count)
+    if newest is not None and newest.state == "exited" and now < newest.finished_at + SETTLE:
+        waiting.append(newest.finished_at + SETTLE)
+        return None
+    return StartContainer(name, kind, _next_count(newest))
 
 
 def _next_count(newest: ContainerStatus | None) -> int:

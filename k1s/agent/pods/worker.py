@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from k1s.agent.containers import gc, logs
 from k1s.agent.containers.env import ConfigFault
 from k1s.agent.containers.probes import Probes
 from k1s.agent.pods import ending, status
@@ -146,11 +147,25 @@ class PodWorker:
             return
         self.report(observed)
         if step is None:
+            await self._collect(observed)
             await self.rest(self._wake_at(decision.wake_at))
         elif isinstance(step, Finish):
             self.finished = True
         else:
             await self.during(self._do(step, observed), until=lambda: self.must_end)
+
+    async def _collect(self, observed: Observed) -> None:
+        """Remove instances that nobody asks for any more. A failure is met again at the next look."""
+        containers, sandboxes = gc.superfluous(observed)
+        try:
+            for status in containers:
+                await self.agent.runtime.remove_container(status.id)
+                if not self.agent.pretend:
+                    logs.remove_of(status)
+            for sandbox_id in sandboxes:
+                await self.agent.runtime.remove_pod_sandbox(sandbox_id)
+        except RuntimeFailure as error:
+            log.warning("%s: removing dead containers: %s", pod_ref(self.pod), error)
 
     async def look(self) -> Observed:
         """Observe, and bring what depends on it up to date. Raises RuntimeFailure."""
