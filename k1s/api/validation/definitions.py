@@ -124,6 +124,9 @@ def custom_resource_definition(errs: Errors, obj: Object) -> None:
         if "." not in group:
             errs.append(invalid_value("spec.group", group, "should be a domain with at least one dot"))
     one_of(errs, "spec.scope", spec.get("scope"), ("Cluster", "Namespaced"), needed=True)
+    if spec.get("preserveUnknownFields"):
+        text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+        errs.append(invalid_value("spec.preserveUnknownFields", True, text))
     _names(errs, spec)
     _versions(errs, spec)
     _conversion(errs, spec.get("conversion"))

@@ -31,7 +31,7 @@ def pod_spec(errs: Errors, at: str, spec: Object, *, template: bool = False) -> 
     containers(errs, f"{at}.containers", spec.get("containers"), pod)
     init_containers(errs, f"{at}.initContainers", spec.get("initContainers"), pod)
     ephemeral_containers(errs, f"{at}.ephemeralContainers", spec.get("ephemeralContainers"), pod)
-    pod_level(errs, f"{at}.resources", spec.get("resources"))
+    pod_level(errs, f"{at}.resources", spec)
     one_of(errs, f"{at}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES, needed=True)
     one_of(errs, f"{at}.dnsPolicy", spec.get("dnsPolicy"), _DNS_POLICIES, needed=True)
     label_map(errs, f"{at}.nodeSelector", spec.get("nodeSelector"))

@@ -135,7 +135,7 @@ def _difference(new: Object, old: Object) -> str:
     lines = []
     for key in sorted({*new, *old}):
         if not same(new.get(key), old.get(key)):
-            lines += [f"- {key}: {old.get(key)!r}", f"+ {key}: {new.get(key)!r}"]
+            lines += [f"- {key}: {json.dumps(old.get(key))}", f"+ {key}: {json.dumps(new.get(key))}"]
     return "\n".join(lines)
 
 

@@ -5,9 +5,11 @@ Called by: containers.py, pod.py, storage.py, quotas. Never does: compare with w
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from k1s.api import names, quantity
+from k1s.api.defaults.resources import aggregate
 from k1s.api.errors import forbidden_field, invalid_value, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, quantities, strings
@@ -96,8 +98,9 @@ def _claims(errs: Errors, field: str, value: Any, known: set[str] | None) -> Non
         seen.add(key)
 
 
-def pod_level(errs: Errors, field: str, resources: Object | None) -> None:
-    """spec.resources: only cpu, memory and huge pages."""
+def pod_level(errs: Errors, field: str, spec: Object) -> None:
+    """spec.resources: only cpu, memory and huge pages; no less than the containers ask for, no less than one's limit."""
+    resources = spec.get("resources")
     if not resources:
         return
     for which in ("limits", "requests"):
@@ -106,7 +109,35 @@ def pod_level(errs: Errors, field: str, resources: Object | None) -> None:
                 errs.append(invalid_value(f"{field}.{which}[{name}]", name, "must be a supported resource for Pods"))
     if resources.get("claims"):
         errs.append(forbidden_field(f"{field}.claims", "claims may not be set for Resources at pod-level"))
+    before = len(errs)
     requirements(errs, field, {key: resources.get(key) for key in ("limits", "requests")})
+    if len(errs) == before:
+        _against_containers(errs, field, resources, spec)
+
+
+def _against_containers(errs: Errors, field: str, resources: Object, spec: Object) -> None:
+    together = aggregate(spec, "requests")
+    for name, amount in (resources.get("requests") or {}).items():
+        asked = together.get(name)
+        if asked is not None and _number(asked) > quantity.parse(amount):
+            text = f"must be greater than or equal to aggregate container requests of {asked}"
+            errs.append(invalid_value(f"{field}.requests[{name}]", str(amount), text))
+    for key in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(key) or ()):
+            for name, amount in ((container.get("resources") or {}).get("limits") or {}).items():
+                bound = (resources.get("limits") or {}).get(name)
+                if bound is not None and _number(amount) > quantity.parse(bound):
+                    text = f"must be less than or equal to pod limits of {bound}"
+                    at = f"{field.removesuffix('.resources')}.{key}[{index}].resources.limits[{name}]"
+                    errs.append(invalid_value(at, str(amount), text))
+
+
+def _number(value: Any) -> Decimal:
+    """Zero for what does not parse: that is named where it stands."""
+    try:
+        return quantity.parse(value)
+    except ValueError:
+        return Decimal(0)
 
 
 def resource_name(errs: Errors, field: str, name: str) -> None:

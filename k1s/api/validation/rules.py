@@ -125,8 +125,8 @@ def _empty(value: Any) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """apiequality.Semantic.DeepEqual on decoded JSON: nothing, empty and absent are the same."""
-    if a == b and type(a) is type(b):
+    """apiequality.Semantic.DeepEqual on decoded JSON: nothing, empty and absent are the same. Types were checked before."""
+    if a == b:
         return True
     if _empty(a) and _empty(b):
         return True
@@ -134,7 +134,5 @@ def same(a: Any, b: Any) -> bool:
         return all(same(a.get(key), b.get(key)) for key in {*a, *b})
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(same, a, b))
-    # False and 0 of a field that is not a pointer are not written by Go.
-    if (a is False and b is None) or (a is None and b is False):
-        return True
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+    # Go does not write a false that is no pointer.
+    return (a is False and b is None) or (a is None and b is False)

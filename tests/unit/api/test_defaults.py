@@ -1,4 +1,4 @@
-"""Golden pairs of defaulting: tests/golden/defaults/NAME.input.yaml (objects) -> NAME.output.yaml; K1S_REWRITE_GOLDEN=1 rewrites."""
+"""Golden pairs of defaulting: tests/golden/defaults/NAME.input.yaml -> NAME.output.yaml; K1S_REWRITE_GOLDEN=1 rewrites."""
 
 from __future__ import annotations
 
