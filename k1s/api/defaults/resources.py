@@ -106,24 +106,28 @@ def aggregate(spec: Object, which: str) -> dict[str, str]:
 
 
 def pod_level(spec: Object) -> None:
-    """Pod-level requests and limits (spec.resources), when the pod says any."""
+    """Pod-level requests and limits (spec.resources), when the pod says any.
+
+    Limits before requests: upstream has them the other way round and only settles when it defaults a second time, on reading.
+    """
     resources = spec.get("resources")
     if not resources:
         return
     _hugepage_limits(spec, resources)
-    limits = resources.get("limits")
-    if limits:
-        requests = resources.get("requests") or {}
-        for key, value in aggregate(spec, "requests").items():
-            if _pod_level(key) and not key.startswith("hugepages-"):
-                requests.setdefault(key, value)
-        for key, value in limits.items():
-            if _pod_level(key):
-                requests.setdefault(key, value)
-        if requests:
-            resources["requests"] = requests
-    elif resources.get("requests"):
+    if not resources.get("limits") and resources.get("requests"):
         _limits_from_containers(spec, resources)
+    limits = resources.get("limits")
+    if not limits:
+        return
+    requests = resources.get("requests") or {}
+    for key, value in aggregate(spec, "requests").items():
+        if key in ("cpu", "memory"):
+            requests.setdefault(key, value)
+    for key, value in limits.items():
+        if _pod_level(key):
+            requests.setdefault(key, value)
+    if requests:
+        resources["requests"] = requests
 
 
 def _hugepage_limits(spec: Object, resources: Object) -> None:
