@@ -7,7 +7,7 @@ Pages after the first show the collection as it was when the first was read; the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -74,6 +74,15 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
         await server.objects.fresh()
     if token is not None:
         at = token.revision
+    slot = None
+    if media == PLAIN and not request.query and selection.everything:
+        # The same bytes as long as nothing of this resource has changed; an older resourceVersion is then as good.
+        cache = server.hub.cache(resource)
+        zipped = takes_gzip(request)
+        slot = (resource.api_version, resource.plural, selection.namespace, cache.revision, cache.ring_start, zipped)
+        body = server.lists.get(slot)
+        if body is not None:
+            return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
     entries, revision = await _entries(server, resource, selection, at, token)
     meta: Object = {"resourceVersion": str(revision)}
     if limit and len(entries) > limit:
@@ -81,7 +90,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
         if selection.everything:
             meta["remainingItemCount"] = len(entries) - limit
         entries = entries[:limit]
-    return await _answer(request, server, resource, media, entries, meta, selection if not at and not limit else None)
+    return await _answer(request, server, resource, media, entries, meta, slot)
 
 
 def _page_options(request: Request) -> tuple[str, str, int, str]:
@@ -153,9 +162,9 @@ async def _answer(
     media: Media,
     entries: Sequence[Entry],
     meta: Object,
-    whole: Selection | None,
+    slot: Hashable | None,
 ) -> Response:
-    """`whole`: the selection, if the answer is all of it as it is now (such bodies may be shared)."""
+    """`slot`: where the body may be kept for others that ask the same."""
     if media != PLAIN:
         objects = [orjson.loads(server.rendered(resource, entry)) for entry in entries]
         if media.as_ == TABLE:
@@ -166,13 +175,6 @@ async def _answer(
         else:
             out = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta, "items": objects}
         return await compressed(request, encoded(out, media))
-    shared = whole is not None and whole.everything
-    zipped = takes_gzip(request)
-    slot = (resource.api_version, resource.plural, whole.namespace if whole else "", meta["resourceVersion"], zipped)
-    if shared and not request.query:
-        body = server.lists.get(slot)
-        if body is not None:
-            return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
         resource.list_kind.encode(),
         resource.api_version.encode(),
@@ -187,9 +189,10 @@ async def _answer(
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2)
     if len(body) <= GZIP_THRESHOLD:
         return Response(200, body)
+    zipped = takes_gzip(request)
     if zipped:
         body = await asyncio.to_thread(compress, [body])
-    if shared and not request.query:
+    if slot is not None:
         server.lists.put(slot, body)
     return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
 
