@@ -147,12 +147,12 @@ def _remove(doc: Any, operation: Object) -> int:
 def _replace(doc: Any, operation: Object) -> int:
     path = operation.get("path")
     parent, token = _parent(doc, path, f"replace operation does not apply: doc is missing path: {path}")
-    what = f"replace operation does not apply: doc is missing key: {path}"
-    _child(parent, token, what)
     if isinstance(parent, dict):
+        # As upstream, and against the RFC: what is not there is "replaced" all the same.
         parent[token] = _value(operation)
     else:
-        parent[_index(token, len(parent), what)] = _value(operation)
+        at = _index(token, len(parent), f"replace operation does not apply: doc is missing key: {path}")
+        parent[at] = _value(operation)
     return 0
 
 
@@ -167,7 +167,10 @@ def _move(doc: Any, operation: Object) -> int:
 
 def _copy(doc: Any, operation: Object) -> int:
     source, path = operation.get("from"), operation.get("path")
-    value = _find(doc, source, f"copy operation does not apply: doc is missing from path: {source}")
+    what = f"copy operation does not apply: doc is missing from path: {source}"
+    parent, token = _parent(doc, source, what)
+    # As upstream: a field that is not there is copied as null.
+    value = parent.get(token) if isinstance(parent, dict) else _child(parent, token, what)
     encoded = orjson.dumps(value)
     _put(doc, path, orjson.loads(encoded), f"copy operation does not apply: doc is missing destination path: {path}")
     return len(encoded)

@@ -65,7 +65,7 @@ def _merge_map(original: Object, patch: Object, schema: Schema) -> Object:
                 original[key] = _merge_map(old, value, child)
         elif isinstance(value, list) and isinstance(old, list):
             original[key] = _merge_list(old, value, _child(schema, key))
-        else:
+        elif not _is_deletion(value):
             original[key] = without_nulls(_without_directives(value))
     return original
 
@@ -196,15 +196,22 @@ def _special_elements(old: list[Any], new: list[Any], merge_key: str) -> tuple[l
 
 
 def _without_directives(value: Any) -> Any:
-    """New content for the object: nothing in it may still be an instruction."""
+    """New content for the object: nothing in it may still be an instruction.
+
+    (Upstream keeps them in new list items, and forgets a new map that says "$patch: replace" together with its content.)
+    """
     if isinstance(value, list):
         return [_without_directives(i) for i in value if not (isinstance(i, dict) and DIRECTIVE in i)]
     if isinstance(value, dict):
-        if value.get(DIRECTIVE) == "delete":
-            return {}
         return {
             key: _without_directives(child)
             for key, child in value.items()
-            if key not in (DIRECTIVE, RETAIN_KEYS) and not key.startswith((DELETE_FROM, ELEMENT_ORDER))
+            if key not in (DIRECTIVE, RETAIN_KEYS)
+            and not key.startswith((DELETE_FROM, ELEMENT_ORDER))
+            and not _is_deletion(child)
         }
     return value
+
+
+def _is_deletion(value: Any) -> bool:
+    return isinstance(value, dict) and value.get(DIRECTIVE) == "delete"
