@@ -50,6 +50,7 @@ finally:
 log = logging.getLogger("k1s.http")
 
 # A raw connection stops reading from the socket while this much is waiting for its handler.
+SLICE_BYTES = 1024 * 1024
 RAW_BUFFER_BYTES = 256 * 1024
 WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
 # Slow-loris: a connection that is quiet between two requests is closed.
@@ -259,7 +260,11 @@ async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
         transport.write(head + answer.body)
     else:
         transport.write(head)
-        transport.write(answer.body)
+        # TLS copies what one call is given: in slices a list of 27 MB goes out twice as fast, and the client is waited for.
+        body = memoryview(answer.body)
+        for start in range(0, len(body), SLICE_BYTES):
+            transport.write(body[start : start + SLICE_BYTES])
+            await protocol._drain_helper()
     await protocol._drain_helper()
     return _Sent(keep_alive, answer.status)
 
