@@ -1,0 +1,1 @@
+"""The benchmarks behind every figure in the README; `python -m bench` measures the budgets (docs/PERFORMANCE.md)."""
