@@ -49,8 +49,8 @@ finally:
 
 log = logging.getLogger("k1s.http")
 
-# A raw connection stops reading from the socket while this much is waiting for its handler.
 SLICE_BYTES = 1024 * 1024
+# A raw connection stops reading from the socket while this much is waiting for its handler.
 RAW_BUFFER_BYTES = 256 * 1024
 WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
 # Slow-loris: a connection that is quiet between two requests is closed.
