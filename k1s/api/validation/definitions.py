@@ -1,6 +1,6 @@
 """CustomResourceDefinitions: names, versions, that every version has a schema.
 
-Called by: table.py. Never does: check the schema's structure in depth (the apiserver's crds do when they load it).
+Called by: table.py. Never does: the schema itself (structural.py), CEL rules in it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api import names
-from k1s.api.errors import duplicate, invalid_value, required
+from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
 from k1s.api.validation.extension import client_config
 from k1s.api.validation.rules import Errors, immutable, one_of, strings
+from k1s.api.validation.structural import structural
 
 
 def _names(errs: Errors, spec: Object) -> None:
@@ -61,16 +62,13 @@ def _version(errs: Errors, at: str, version: Object, spec: Object) -> None:
 
 
 def _schema(errs: Errors, at: str, schema: Object) -> None:
-    """The root of a structural schema."""
-    if schema.get("type") != "object":
-        if not schema.get("type"):
-            errs.append(required(f"{at}.type", "must not be empty at the root"))
-        else:
-            errs.append(invalid_value(f"{at}.type", schema["type"], "must be object at the root"))
-    for key in (schema.get("properties") or {}).get("metadata") or {}:
-        if key not in ("type", "properties", "description"):
+    """A structural schema that leaves metadata alone."""
+    structural(errs, at, schema)
+    metadata = (schema.get("properties") or {}).get("metadata") or {}
+    for key in (*metadata, *(metadata.get("properties") or {})):
+        if key not in ("type", "properties", "description", "name", "generateName"):
             text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
-            errs.append(invalid_value(f"{at}.properties[metadata]", key, text))
+            errs.append(forbidden_field(f"{at}.properties[metadata]", text))
 
 
 def _versions(errs: Errors, spec: Object) -> None:
