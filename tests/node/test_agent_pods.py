@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import pytest
 
 from k1s.agent import app
 from k1s.agent.config import AgentConfig
+from k1s.agent.containerd import ContainerdPaths, running_pid
 from k1s.agent.context import AgentContext
 from k1s.agent.node import conditions, images, lease, register
 from k1s.agent.pods import manager
@@ -56,11 +58,16 @@ class _Anyone:
         return None
 
 
-def _build_images(directory: Path) -> None:
+def _builder() -> Any:
     spec = importlib.util.spec_from_file_location("k1s_images", ROOT / "packaging" / "images.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def _build_images(directory: Path) -> None:
+    module = _builder()
     busybox = Path(find_binary("busybox") or "")
     directory.mkdir(parents=True)
     module.build(
@@ -507,6 +514,97 @@ async def agent_restart_touches_nothing(bench: Lab) -> None:
     await bench.delete("stays")
 
 
+async def containerd_dies_and_comes_back(bench: Lab) -> None:
+    await bench.run("survivor", "sleep", "1000")
+    before = await bench.until("survivor", is_ready, "ready")
+    pid = running_pid(ContainerdPaths.of(bench.config))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    async def back() -> bool:
+        return running_pid(ContainerdPaths.of(bench.config)) not in (None, pid)
+
+    await eventually(back)
+    await bench.run("later", "sh", "-c", "exit 0", restartPolicy="Never")
+    await bench.until("later", lambda o: o["status"].get("phase") == "Succeeded", "run by the new containerd, its exit seen")
+    after = await bench.client.get(POD, "survivor", "default")
+    assert state(after)["restartCount"] == 0 and state(after)["containerID"] == state(before)["containerID"]
+    await bench.delete("survivor")
+    await bench.delete("later")
+
+
+async def ephemeral_container_joins(bench: Lab) -> None:
+    await bench.run("debugged", "sleep", "1000")
+    obj = await bench.until("debugged", is_ready, "ready")
+    extra = {"name": "debug", "image": "busybox:1.36", "command": ["sleep", "1000"], "targetContainerName": "c"}
+    extra |= {"terminationMessagePolicy": "File", "imagePullPolicy": "IfNotPresent"}
+    obj["spec"]["ephemeralContainers"] = [extra]
+    await bench.client.update(POD, obj, subresource="ephemeralcontainers")
+    obj = await bench.until("debugged", lambda o: "running" in state(o, "debug")["state"], "running beside the other")
+    assert state(obj)["restartCount"] == 0
+    await bench.delete("debugged")
+
+
+async def image_archive_appears(bench: Lab) -> None:
+    name = "docker.io/library/appears:1"
+    await bench.run("patient", "sleep", "1000", container={"image": name})
+    await bench.until("patient", lambda o: waiting(o) in ("ErrImagePull", "ImagePullBackOff"), "waiting for its image")
+    builder = _builder()
+    builder.build_busybox(bench.config.images_dir / "late.tar", Path(find_binary("busybox") or ""), name)
+    await bench.until("patient", is_ready, "ready once the archive is there")
+    node = await bench.client.get(NODE, NAME)
+    assert any(name in i["names"] for i in node["status"]["images"])
+    await bench.delete("patient")
+
+
+async def log_is_rotated(bench: Lab) -> None:
+    assert bench.agent is not None
+    await bench.run(
+        "chatty", "sh", "-c", "dd if=/dev/zero bs=1M count=11 2>/dev/null | tr '\\0' 'x' | fold -w 1000; echo; sleep 1000"
+    )
+    obj = await bench.until("chatty", is_ready, "ready")
+    directory = bench.config.pod_log_dir / f"default_chatty_{obj['metadata']['uid']}" / "c"
+
+    async def rotated() -> bool:
+        assert bench.agent is not None
+        for handler in bench.agent.heartbeat_handlers:
+            handler()
+        return len(list(directory.iterdir())) == 2 and (directory / "0.log").exists()
+
+    await eventually(rotated)
+    await bench.delete("chatty")
+    assert not directory.exists()
+
+
+async def second_delete_shortens_the_grace(bench: Lab) -> None:
+    await bench.run("stubborn", "sleep", "1000", terminationGracePeriodSeconds=60)
+    await bench.until("stubborn", is_ready, "ready")
+    await bench.client.delete(POD, "stubborn", "default")
+    obj = await bench.client.get(POD, "stubborn", "default")
+    assert obj["metadata"]["deletionGracePeriodSeconds"] == 60 and is_ready(obj)
+    await bench.delete("stubborn", grace_period_seconds=1)
+    await eventually(lambda: _none(bench, obj))
+
+
+async def resources_reach_the_kernel(bench: Lab) -> None:
+    assert bench.agent is not None and bench.agent.cgroups is not None
+    resources = {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}}
+    await bench.run("limited", "sleep", "1000", container={"resources": resources})
+    obj = await bench.until("limited", is_ready, "ready")
+    assert obj["status"]["qosClass"] == "Burstable"
+    groups = bench.agent.cgroups
+    path = groups.pod_path(obj["metadata"]["uid"], "Burstable")
+    names = ("memory.max", "cpu.max") if groups.unified else ("memory.limit_in_bytes", "cpu.cfs_quota_us")
+    memory, cpu = groups.file("memory", path, names[0]), groups.file("cpu", path, names[1])
+    assert memory.read_text().strip() == str(32 << 20) and cpu.read_text().split()[0] == "20000"
+    await bench.run("greedy", "sh", "-c", "tail /dev/zero", restartPolicy="Never", container={"resources": resources})
+    obj = await bench.until("greedy", lambda o: o["status"].get("phase") == "Failed", "killed for memory")
+    ended = state(obj)["state"]["terminated"]
+    assert ended["exitCode"] in (1, 137) and ended["reason"] in ("OOMKilled", "Error")
+    await bench.delete("limited")
+    await bench.delete("greedy")
+
+
 async def _ids(bench: Lab, obj: Object) -> list[str]:
     assert bench.agent is not None
     from k1s.cri.containerd import ContainerdRuntime
@@ -535,4 +633,10 @@ CASES = (
     image_change_restarts_one_container,
     sandbox_death_is_mended,
     agent_restart_touches_nothing,
+    containerd_dies_and_comes_back,
+    ephemeral_container_joins,
+    image_archive_appears,
+    log_is_rotated,
+    second_delete_shortens_the_grace,
+    resources_reach_the_kernel,
 )
