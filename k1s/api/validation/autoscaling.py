@@ -10,7 +10,7 @@ from typing import Any
 from k1s.api import names, quantity
 from k1s.api.errors import forbidden_field, invalid_value, required
 from k1s.api.meta import Object
-from k1s.api.validation.rules import NOT_POSITIVE, Errors, named, one_of, positive, quantities
+from k1s.api.validation.rules import NOT_POSITIVE, Errors, named, non_negative, one_of, positive, quantities
 from k1s.api.validation.selectors import label_selector
 
 _SOURCES = {
@@ -132,3 +132,8 @@ def _rules(errs: Errors, at: str, rules: Object) -> None:
         if (policy.get("periodSeconds") or 0) > _MAX_PERIOD:
             text = f"must be less than or equal to {_MAX_PERIOD}"
             errs.append(invalid_value(f"{here}.periodSeconds", policy["periodSeconds"], text))
+
+
+def autoscaler_status(errs: Errors, obj: Object, old: Object) -> None:
+    for key in ("currentReplicas", "desiredReplicas"):
+        non_negative(errs, f"status.{key}", (obj.get("status") or {}).get(key))

@@ -291,3 +291,22 @@ def _slice_ports(errs: Errors, ports: list[Object]) -> None:
 def endpoint_slice_update(errs: Errors, obj: Object, old: Object) -> None:
     endpoint_slice(errs, obj)
     immutable(errs, "addressType", obj.get("addressType"), old.get("addressType"))
+
+
+def load_balancer_status(errs: Errors, obj: Object, old: Object) -> None:
+    """status.loadBalancer of services and ingresses."""
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    at = "status.loadBalancer.ingress"
+    kind = (obj.get("spec") or {}).get("type")
+    if ingress and obj.get("kind") == "Service" and kind != "LoadBalancer":
+        errs.append(forbidden_field(at, 'may only be used when `spec.type` is "LoadBalancer"'))
+    for index, entry in enumerate(ingress):
+        here, address, host = f"{at}[{index}]", entry.get("ip"), entry.get("hostname")
+        if address:
+            strings(errs, f"{here}.ip", address, names.ip_address)
+        if host:
+            strings(errs, f"{here}.hostname", host, names.dns1123_subdomain)
+            if not names.ip_address(host):
+                errs.append(invalid_value(f"{here}.hostname", host, "must be a DNS name, not an IP address"))
+        if obj.get("kind") == "Service":
+            one_of(errs, f"{here}.ipMode", entry.get("ipMode"), ("Proxy", "VIP"))

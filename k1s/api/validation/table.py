@@ -139,13 +139,16 @@ _STATUS: dict[tuple[str, str], Update] = {
     ("", "Node"): core.node_status,
     ("", "ReplicationController"): apps.replicas_status,
     ("", "ResourceQuota"): quotas.resource_quota_status,
+    ("", "Service"): services.load_balancer_status,
     ("apps", "DaemonSet"): apps.daemon_set_status,
     ("apps", "Deployment"): apps.replicas_status,
     ("apps", "ReplicaSet"): apps.replicas_status,
     ("apps", "StatefulSet"): apps.replicas_status,
+    ("autoscaling", "HorizontalPodAutoscaler"): autoscaling.autoscaler_status,
     ("batch", "Job"): batch.job_status,
     ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request_conditions,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget_status,
+    (_NETWORK, "Ingress"): services.load_balancer_status,
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
