@@ -16,8 +16,10 @@ from k1s.server.apiserver.admission.default_toleration_seconds import DefaultTol
 from k1s.server.apiserver.admission.limit_ranger import LimitRanger
 from k1s.server.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from k1s.server.apiserver.admission.node_restriction import NodeRestriction
+from k1s.server.apiserver.admission.pod_security import PodSecurity
 from k1s.server.apiserver.admission.priority import Priority
 from k1s.server.apiserver.admission.rbac_escalation import RbacEscalation
+from k1s.server.apiserver.admission.resource_quota import ResourceQuota
 from k1s.server.apiserver.admission.runtime_class import RuntimeClass
 from k1s.server.apiserver.admission.service_account import ServiceAccount
 from k1s.server.apiserver.admission.step import Step
@@ -66,6 +68,7 @@ def build(client: Client, informers: InformerFactory, authorizer: Authorizer) ->
             ServiceAccount(client, informers),
             NodeRestriction(informers),
             TaintNodesByCondition(),
+            PodSecurity(informers),
             Priority(informers),
             DefaultTolerationSeconds(),
             DefaultStorageClass(informers),
@@ -76,6 +79,7 @@ def build(client: Client, informers: InformerFactory, authorizer: Authorizer) ->
             CertificateSubjectRestriction(),
             DefaultIngressClass(informers),
             RbacEscalation(authorizer),
+            ResourceQuota(informers),
         )
     )
 

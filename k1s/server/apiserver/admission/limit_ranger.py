@@ -12,6 +12,7 @@ from typing import Any
 
 from k1s.api import quantity
 from k1s.api.catalog import builtin
+from k1s.api.quota import pod_totals
 from k1s.client.interface import InformerFactory, Object
 from k1s.server.apiserver.admission.step import Step, refuse, subresource
 from k1s.server.apiserver.attributes import AdmissionRequest
@@ -59,35 +60,13 @@ class LimitRanger(Step):
                     resources = container.get("resources") or {}
                     faults += _faults(item, resources.get("requests") or {}, resources.get("limits") or {})
             for item in self._items(request.namespace, "Pod"):
-                faults += _faults(item, pod_total(obj, "requests"), pod_total(obj, "limits"))
+                faults += _faults(item, pod_totals(obj, "requests"), pod_totals(obj, "limits"))
         if faults:
             raise refuse(request, faults[0] if len(faults) == 1 else "[" + ", ".join(faults) + "]")
 
     def _items(self, namespace: str, kind: str) -> Iterator[Object]:
         for limit_range in self._ranges.list(namespace):
             yield from (item for item in limit_range["spec"].get("limits") or () if item.get("type") == kind)
-
-
-def pod_total(pod: Object, key: str) -> dict[str, Any]:
-    """What a pod asks for: its containers together, or its largest init container if that is more; plus overhead."""
-    spec = pod["spec"]
-    total: dict[str, Decimal] = {}
-    for container in spec.get("containers") or ():
-        for name, amount in ((container.get("resources") or {}).get(key) or {}).items():
-            total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-    running: dict[str, Decimal] = {}  # sidecars that have started run beside what follows
-    for container in spec.get("initContainers") or ():
-        for name, amount in ((container.get("resources") or {}).get(key) or {}).items():
-            value = quantity.parse(amount) + running.get(name, Decimal(0))
-            if container.get("restartPolicy") == "Always":
-                running[name] = value
-                total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-            else:
-                total[name] = max(total.get(name, Decimal(0)), value)
-    for name, amount in (spec.get("overhead") or {}).items():
-        if key == "requests" or name in total:
-            total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-    return dict(total)
 
 
 def _fill(container: Object, kind: str, key: str, defaults: Object) -> list[str]:

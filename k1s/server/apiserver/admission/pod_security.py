@@ -1,0 +1,123 @@
+"""The Pod Security Standards, per namespace, by its labels.
+
+Owns: PodSecurity: which level applies, refusal, warnings. Called by: admission/chain. Never does: the checks themselves
+(pod_security_checks). Source: upstream pod-security-admission.
+
+    pod-security.kubernetes.io/enforce: refuses pods          warn: warns of pods and of pod templates       audit: annotates
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k1s.api.catalog import builtin
+from k1s.client.interface import InformerFactory, Object
+from k1s.server.apiserver.admission.pod_security_checks import violations
+from k1s.server.apiserver.admission.step import Step, refuse, subresource
+from k1s.server.apiserver.attributes import AdmissionRequest
+
+_PREFIX = "pod-security.kubernetes.io/"
+_LEVELS = ("privileged", "baseline", "restricted")
+# Where a kind keeps its pod template.
+_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "podtemplates": ("template",),
+    "replicationcontrollers": ("spec", "template"),
+    "deployments.apps": ("spec", "template"),
+    "replicasets.apps": ("spec", "template"),
+    "statefulsets.apps": ("spec", "template"),
+    "daemonsets.apps": ("spec", "template"),
+    "jobs.batch": ("spec", "template"),
+    "cronjobs.batch": ("spec", "jobTemplate", "spec", "template"),
+}
+
+
+class PodSecurity(Step):
+    resources = frozenset({"pods", "namespaces", *_TEMPLATES})
+    operations = frozenset({"CREATE", "UPDATE"})
+
+    def __init__(self, informers: InformerFactory) -> None:
+        self._namespaces = informers.informer(builtin("Namespace"))
+        self._pods = informers.informer(builtin("Pod"))
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        obj = request.obj
+        if obj is None:
+            return
+        if request.resource.plural == "namespaces":
+            self._namespace(request, obj)
+            return
+        labels = ((self._namespaces.get(request.namespace) or {}).get("metadata") or {}).get("labels") or {}
+        levels = {mode: _level(labels, mode) for mode in ("enforce", "audit", "warn")}
+        if all(level == "privileged" for level, _ in levels.values()):
+            return
+        if request.resource.plural == "pods":
+            self._pod(request, obj, levels)
+        elif not subresource(request):
+            template: Any = obj
+            for key in _TEMPLATES[request.resource.qualified]:
+                template = (template or {}).get(key)
+            if template:
+                self._note(request, template, levels)
+
+    def _pod(self, request: AdmissionRequest, pod: Object, levels: dict[str, tuple[str, str]]) -> None:
+        if subresource(request) not in ("", "ephemeralcontainers") or (
+            request.operation == "UPDATE" and not _significant(request)
+        ):
+            return
+        level, version = levels["enforce"]
+        found = violations(pod, level)
+        if found:
+            raise refuse(request, f'violates PodSecurity "{level}:{version}": {", ".join(found)}')
+        request.annotations[f"{_PREFIX}enforce-policy"] = f"{level}:{version}"
+        self._note(request, pod, levels)
+
+    def _note(self, request: AdmissionRequest, pod: Object, levels: dict[str, tuple[str, str]]) -> None:
+        for mode in ("audit", "warn"):
+            level, version = levels[mode]
+            found = violations(pod, level)
+            if not found:
+                continue
+            text = f'would violate PodSecurity "{level}:{version}": {", ".join(found)}'
+            if mode == "warn":
+                request.warnings.append(text)
+            else:
+                request.annotations[f"{_PREFIX}audit-violations"] = text
+
+    def _namespace(self, request: AdmissionRequest, namespace: Object) -> None:
+        """Labels that mean nothing are refused; a stricter level warns of the pods that are there already."""
+        labels = namespace["metadata"].get("labels") or {}
+        before = ((request.old or {}).get("metadata") or {}).get("labels") or {}
+        for mode in ("enforce", "audit", "warn"):
+            key = _PREFIX + mode
+            if labels.get(key) != before.get(key) and labels.get(key) is not None and labels[key] not in _LEVELS:
+                text = f'metadata.labels[{key}]: Invalid value: "{labels[key]}": must be one of privileged, baseline, restricted'
+                raise refuse(request, text)
+        level, version = _level(labels, "enforce")
+        if request.old is None or level == "privileged" or _level(before, "enforce") == (level, version):
+            return
+        offenders: dict[str, list[str]] = {}
+        for pod in self._pods.list(request.name):
+            for text in violations(pod, level):
+                offenders.setdefault(text.partition(" (")[0], []).append(str(pod["metadata"]["name"]))
+        if offenders:
+            start = f'existing pods in namespace "{request.name}" violate the new PodSecurity enforce level "{level}:{version}"'
+            request.warnings.append(start)
+            for reason, names in sorted(offenders.items()):
+                others = f" (and {len(names) - 1} other pod{'s' if len(names) > 2 else ''})" if len(names) > 1 else ""
+                request.warnings.append(f"{min(names)}{others}: {reason}")
+
+
+def _level(labels: dict[str, str], mode: str) -> tuple[str, str]:
+    level = labels.get(_PREFIX + mode, "privileged")
+    # A label that could not be read (written before it was checked) must not open the door.
+    level = level if level in _LEVELS else "restricted"
+    return level, labels.get(f"{_PREFIX}{mode}-version", "latest")
+
+
+def _significant(request: AdmissionRequest) -> bool:
+    """Whether an update changes what the checks look at: metadata and tolerations do not."""
+    new, old = (dict((o or {}).get("spec") or {}) for o in (request.obj, request.old))
+    for spec in (new, old):
+        spec.pop("tolerations", None)
+        spec.pop("activeDeadlineSeconds", None)
+    return new != old
