@@ -36,6 +36,7 @@ from k1s.server.controllers.pod_gc import PodGcController
 from k1s.server.controllers.reconciler import Context, Reconciler
 from k1s.server.controllers.replicaset import ReplicaSetController
 from k1s.server.controllers.replicationcontroller import ReplicationControllerController
+from k1s.server.controllers.resource_quota import ResourceQuotaController
 from k1s.server.controllers.root_ca import RootCaController
 from k1s.server.controllers.service_account import ServiceAccountController
 from k1s.server.controllers.statefulset.controller import StatefulSetController
@@ -65,6 +66,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     PodGcController,
     TtlAfterFinishedController,
     DisruptionController,
+    ResourceQuotaController,
     ClusterRoleAggregationController,
     CertificateController,
 )
