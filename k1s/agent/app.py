@@ -30,7 +30,7 @@ from k1s.agent.volumes.objects import ObjectCache
 from k1s.agent.volumes.tokens import TokenManager
 from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.base.metrics import Registry
-from k1s.base.process import find_binary
+from k1s.base.process import find_binary, limit_malloc_arenas
 from k1s.base.tasks import Supervisor
 from k1s.client.events import EventRecorder
 from k1s.client.informer import WatchInformers
@@ -79,6 +79,7 @@ async def run(
     ready: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Until cancelled. Raises StartError for what the user can mend."""
+    limit_malloc_arenas()
     try:
         await _run(config, clock, step, ready)
     except* (join.JoinError, ContainerdError, NodeFault) as group:

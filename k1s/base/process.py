@@ -36,3 +36,16 @@ def find_binary(name: str, environ: Mapping[str, str] = os.environ) -> str | Non
         [environ.get("PATH", ""), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     )
     return shutil.which(name, path=search)
+
+
+def limit_malloc_arenas(count: int = 2) -> None:
+    """Fewer arenas for the C library's malloc: each thread would get one of its own, some megabytes that never shrink again.
+
+    Only arenas made afterwards are limited, so call it before threads start. Does nothing where libc has no mallopt (musl).
+    """
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).mallopt(-8, count)  # M_ARENA_MAX
+    except AttributeError:
+        return

@@ -8,7 +8,7 @@ Bounds: at most three tasks per running container. Source: pkg/kubelet/prober.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +43,17 @@ class _Watch:
 class Probes:
     """All probes of one pod. `changed` is called when a result turns."""
 
-    def __init__(self, runtime: Runtime, events: EventRecorder, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        events: EventRecorder,
+        clock: Clock,
+        changed: Callable[[], None],
+        *,
+        known: Mapping[str, tuple[bool, bool]] | None = None,
+    ) -> None:
+        """`known`: container id -> (started, ready) as reported before this agent; it holds until a probe says otherwise."""
+        self._known = dict(known or {})
         self._runtime, self._events, self._clock, self._changed = runtime, events, clock, changed
         self._watches: dict[str, _Watch] = {}
         self._pod: Object = {}
@@ -97,10 +107,16 @@ class Probes:
 
     def _begin(self, container: Object, status: ContainerStatus) -> None:
         watch = self._watches[status.id] = _Watch()
+        started, ready = self._known.pop(status.id, (False, False))
+        if started and container.get("startupProbe"):
+            watch.results["startup"] = True
+            watch.begun.set()
+        if ready:
+            watch.results["readiness"] = True
         if not container.get("startupProbe"):
             watch.begun.set()
         for kind, name in _FIELDS:
-            if container.get(name):
+            if container.get(name) and not (kind == "startup" and watch.begun.is_set()):
                 work = self._run(kind, container[name], container, status, watch)
                 watch.tasks[kind] = asyncio.create_task(work, name=f"probe-{kind}-{container['name']}")
 

@@ -44,6 +44,11 @@ class CrashBackoff:
         else:
             self._entries[name] = _Entry(min(entry.delay * 2, MAXIMUM), now)
 
+    def adopt(self, name: str, restarts: int, started_at: float) -> None:
+        """A container that was restarted before this agent came: it does not begin anew with short delays."""
+        if restarts > 0 and name not in self._entries:
+            self._entries[name] = _Entry(min(INITIAL * 2 ** min(restarts - 1, 10), MAXIMUM), started_at)
+
     def forget(self, name: str) -> None:
         self._entries.pop(name, None)
 

@@ -149,3 +149,14 @@ def restarts_after(pod: Object, container: Object, exit_code: int, *, kind: Cont
     if kind == "init" and policy == "Always":
         policy = "OnFailure"  # an init container that succeeded is done
     return bool(policy == "Always" or (policy == "OnFailure" and exit_code != 0))
+
+
+def reported_health(pod: Object) -> dict[str, tuple[bool, bool]]:
+    """Container id -> (started, ready) as the API has it: an agent that restarts does not make its pods unready."""
+    out: dict[str, tuple[bool, bool]] = {}
+    for name in ("containerStatuses", "initContainerStatuses"):
+        for status in (pod.get("status") or {}).get(name) or []:
+            identity = str(status.get("containerID") or "").partition("://")[2]
+            if identity:
+                out[identity] = (bool(status.get("started")), bool(status.get("ready")))
+    return out

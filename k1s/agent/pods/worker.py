@@ -26,6 +26,8 @@ from k1s.agent.pods.model import (
     find_container,
     pod_ref,
     pod_uid,
+    reported_health,
+    restart_count,
     wants_host_network,
 )
 from k1s.agent.pods.observe import Observer
@@ -59,7 +61,7 @@ class PodWorker:
         self.gone = False  # the API has no such pod any more
         self.finished = (entry.pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         self.starter = PodStarter(agent, entry.pod)
-        self.probes = Probes(agent.runtime, agent.events, agent.clock, self.wake)
+        self.probes = Probes(agent.runtime, agent.events, agent.clock, self.wake, known=reported_health(entry.pod))
         self._observer = Observer(pod_uid(entry.pod), agent.runtime, agent.clock, self.starter.paths.termination_log)
         self._crashes = CrashBackoff()
         self._waits: dict[str, Wait] = {}
@@ -277,6 +279,7 @@ class PodWorker:
         newest = observed.newest(step.name)
         if newest is None or newest.state != "exited":
             return False
+        self._crashes.adopt(step.name, restart_count(newest), newest.started_at)
         until = self._crashes.blocked_until(step.name, newest.finished_at)
         if until is not None and until > now:
             delay = go_duration(self._crashes.delay(step.name))

@@ -15,9 +15,31 @@ from k1s.agent.resources.qos import pod_requests
 Object = dict[str, Any]
 
 
+# Sysctls that are namespaced and cannot hurt the node or other pods. Source: pkg/kubelet/sysctl/safe_sysctls.go.
+SAFE_SYSCTLS = frozenset(
+    (
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    )
+)
+
+
 def refusal(pod: Object, others: Iterable[Object], allocatable: Mapping[str, int], labels: Mapping[str, str]) -> Ending | None:
     """Why the pod cannot run beside `others` (pods already taken, not over); None if it can."""
     present = list(others)
+    forbidden = [s["name"] for s in (pod["spec"].get("securityContext") or {}).get("sysctls") or [] if not _safe(s["name"])]
+    if forbidden:
+        return Ending("SysctlForbidden", f'Pod was rejected: forbidden sysctl: "{forbidden[0]}" not allowlisted')
     for name, value in (pod["spec"].get("nodeSelector") or {}).items():
         if labels and labels.get(name) != value:
             return _rejected("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
@@ -35,6 +57,10 @@ def refusal(pod: Object, others: Iterable[Object], allocatable: Mapping[str, int
     if any(port in taken for port in _host_ports(pod)):
         return _rejected("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports")
     return None
+
+
+def _safe(name: str) -> bool:
+    return name.replace("/", ".") in SAFE_SYSCTLS
 
 
 def _short(resource: str, requested: int, used: int, capacity: int) -> Ending:

@@ -140,6 +140,24 @@ async def test_a_new_instance_is_probed_anew() -> None:
     bench.probes.close()
 
 
+async def test_what_was_reported_before_holds_until_a_probe_says_otherwise() -> None:
+    bench = Bench(startupProbe=probe("s"), readinessProbe=probe("r", initialDelaySeconds=5, failureThreshold=1))
+    bench.probes.close()
+    bench.probes = Probes(
+        bench.runtime,
+        bench.events,
+        bench.clock,
+        bench._changed,
+        known={"id1": (True, True)},  # type: ignore[arg-type]
+    )
+    bench.sync(bench.status)
+    assert bench.state == (True, True, {})
+    bench.runtime.exits["r"] = 1
+    await bench.clock.advance(6)
+    assert "s" not in bench.runtime.calls and bench.state == (True, False, {})
+    bench.probes.close()
+
+
 @asynccontextmanager
 async def _server(answer: bytes, requests: list[bytes]) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -100,6 +100,8 @@ def test_crash_backoff_doubles_caps_and_forgets() -> None:
     assert backoff.blocked_until("c", now + 601) is None  # it ran for more than ten minutes
     backoff.restarted("c", now + 601, now + 601)
     assert backoff.delay("c") == 10
+    backoff.adopt("d", 4, 1000.0)
+    assert backoff.blocked_until("d", 1010.0) == 1090.0 and backoff.blocked_until("d", 1700.0) is None
     assert [go_duration(s) for s in (10, 60, 80, 300)] == ["10s", "1m0s", "1m20s", "5m0s"]
 
 
@@ -141,6 +143,8 @@ def test_refusals() -> None:
     refused = refusal(big, [small], room, {})
     assert refused is not None and refused.reason == "OutOfcpu"
     assert refused.message.endswith("resource: cpu, requested: 700, used: 400, capacity: 1000")
+    unsafe = refusal(_pod(_c(), securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}), [], room, {})
+    assert unsafe is not None and unsafe.reason == "SysctlForbidden"
     port = _pod({**_c(), "ports": [{"containerPort": 1, "hostPort": 1}]})
     taken = refusal(port, [port], room, {})
     assert taken is not None and taken.reason == "NodePorts"
