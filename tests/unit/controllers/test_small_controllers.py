@@ -16,6 +16,7 @@ from k1s.server.controllers.config import CertificateSigners, ControllerConfig
 from k1s.server.controllers.disruption import DisruptionController
 from k1s.server.controllers.endpoints import EndpointsController
 from k1s.server.controllers.endpointslice_mirroring import EndpointSliceMirroringController
+from k1s.server.controllers.resource_quota import ResourceQuotaController
 
 READY = [{"type": "Ready", "status": "True"}]
 
@@ -218,3 +219,29 @@ async def test_a_signer_refuses_what_it_does_not_stand_for(subject: Subject, sig
         status = await sign(bench)
         assert "certificate" not in status
         assert message in status["conditions"][1]["message"]
+
+
+async def test_quota_status_follows_what_is_there() -> None:
+    async with Bench(ResourceQuotaController) as bench:
+        hard = {"pods": "5", "requests.cpu": "2", "requests.memory": "1Gi", "count/configmaps": "3", "services": "1"}
+        bench.api.add("ResourceQuota", metadata={"name": "q"}, spec={"hard": hard})
+        await bench.settle()
+        status = bench.api.object("ResourceQuota", "q")["status"]
+        assert status == {"hard": hard, "used": dict.fromkeys(hard, "0")}
+        resources = {"requests": {"cpu": "250m", "memory": "512Mi"}}
+        for name in ("a", "b"):
+            bench.api.add("Pod", metadata={"name": name}, spec={"containers": [{"name": "c", "resources": resources}]})
+        bench.api.add("ConfigMap", metadata={"name": "c"})
+        bench.api.add("ConfigMap", metadata={"name": "c", "namespace": "other"})
+        await bench.settle()
+        used = bench.api.object("ResourceQuota", "q")["status"]["used"]
+        assert used == {"pods": "2", "requests.cpu": "500m", "requests.memory": "1Gi", "count/configmaps": "1", "services": "0"}
+        bench.api.set("Pod", "a", status={"phase": "Succeeded"})
+        bench.api.set("ResourceQuota", "q", spec={"hard": {"services": None}})
+        await bench.settle()
+        used = bench.api.object("ResourceQuota", "q")["status"]["used"]
+        assert used == {"pods": "1", "requests.cpu": "250m", "requests.memory": "512Mi", "count/configmaps": "1"}
+        calls = len(bench.api.calls)
+        bench.api.set("Pod", "b", status={"podIP": "1.2.3.4"})
+        await bench.settle()
+        assert len(bench.api.calls) == calls
