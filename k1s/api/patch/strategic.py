@@ -117,7 +117,22 @@ def _merge_ordered_lists(original: Object, patch: Object, schema: Schema) -> Non
             merged = _merge_list(old, new, child)
         patch.pop(key, None)
         listed, others = partition(merged, order, merge_key)
-        original[key] = merge_orders(listed, others, order, old or [], merge_key)
+        original[key] = merge_orders(listed, others, order, _server_order(old or [], new or [], merge_key), merge_key)
+
+
+def _server_order(old: list[Any], new: list[Any], merge_key: str) -> list[Any]:
+    """The order in which elements that the patch does not list find their places.
+
+    Upstream deletes and appends in place, in the very list it takes the order from: so new elements stand in it where deleted
+    ones made room.
+    """
+    gone = {element_key(item, merge_key) for item in new if isinstance(item, dict) and item.get(DIRECTIVE) == "delete"}
+    kept = [item for item in old if element_key(item, merge_key) not in gone]
+    if len(kept) == len(old):
+        return old
+    known = {element_key(item, merge_key) for item in kept}
+    added = [i for i in new if not (isinstance(i, dict) and DIRECTIVE in i) and element_key(i, merge_key) not in known]
+    return (kept + added)[: len(old)]
 
 
 def _check_order(items: list[Any], order: list[Any], merge_key: str) -> None:
