@@ -2,7 +2,7 @@
 
 columns(resource) -> TableColumnDefinitions | cells(resource, obj, now) -> one cell per column | row_conditions for finished pods
 Owns: the table of printers. Called by: apiserver (negotiation of as=Table). Never does: build the Table object, paging.
-Custom resources print Name and Age here; their additionalPrinterColumns are in printers/custom.py.
+Custom resources print what register_printer was given (printers/custom.py makes it), else Name and Age.
 """
 
 from __future__ import annotations
@@ -24,9 +24,22 @@ _PRINTERS: dict[tuple[str, str], Printer] = {
 }
 
 
+# Bounded by the CRDs that are installed: the apiserver registers and forgets them.
+_custom: dict[tuple[str, str, str], Printer] = {}
+
+
+def register_printer(resource: Resource, printer: Printer) -> None:
+    """What printers/custom.py made for one version of a custom resource."""
+    _custom[resource.group, resource.version, resource.plural] = printer
+
+
+def forget_printer(resource: Resource) -> None:
+    _custom.pop((resource.group, resource.version, resource.plural), None)
+
+
 def _printer(resource: Resource) -> Printer:
     if resource.custom:
-        return core.DEFAULT
+        return _custom.get((resource.group, resource.version, resource.plural), core.DEFAULT)
     return _PRINTERS.get((resource.group, resource.kind), core.DEFAULT)
 
 

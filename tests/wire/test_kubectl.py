@@ -142,3 +142,47 @@ def test_waiting_for_a_deletion(wire: Wire, namespace: str) -> None:
     assert "deleted" in wire.kubectl("delete", "pod", "p", "--wait=true", "--timeout=10s", n)
     wire.kubectl("create", "configmap", "a", n)
     assert "deleted" in wire.kubectl("delete", "cm", "--all", n)
+
+
+DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, singular: widget, kind: Widget, shortNames: [wd]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            description: What the widget is like.
+            properties: {size: {type: integer, description: How big.}}
+"""
+WIDGET = """
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: w}
+spec: {size: 3}
+"""
+
+
+def test_custom_resources(wire: Wire, namespace: str) -> None:
+    n = f"--namespace={namespace}"
+    wire.kubectl("apply", "-f", "-", input=DEFINITION)
+    wire.kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s")
+    assert "created" in wire.kubectl("apply", "-f", "-", n, input=WIDGET)
+    assert "configured" in wire.kubectl("apply", "-f", "-", n, input=WIDGET.replace("3", "4"))
+    assert wire.kubectl("get", "wd", n).splitlines()[1].split()[:2] == ["w", "4"]
+    assert "How big." in wire.kubectl("explain", "widget.spec.size")
+    bad = WIDGET.replace("size: 3", "colour: red")
+    assert 'unknown field "spec.colour"' in wire.kubectl("apply", "-f", "-", n, input=bad, fails=True)
+    assert "deleted" in wire.kubectl("delete", "-f", "-", "--timeout=10s", input=DEFINITION)
+    assert "the server doesn't have a resource type" in wire.kubectl("get", "widgets", n, fails=True)

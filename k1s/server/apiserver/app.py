@@ -26,12 +26,15 @@ from k1s.server.apiserver import request_info
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.crds import CustomResources
+from k1s.server.apiserver.discovery import Discovery
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.flow import Flow
 from k1s.server.apiserver.informers import CacheInformers
 from k1s.server.apiserver.list_bodies import ListBodies
 from k1s.server.apiserver.non_resource import NonResource
 from k1s.server.apiserver.object_store import ObjectStore
+from k1s.server.apiserver.openapi import OpenApi
 from k1s.server.apiserver.registry import HandlerKey, Registry, ResourceHandler
 from k1s.server.apiserver.request_metrics import RequestMetrics
 from k1s.server.apiserver.timers import Timers
@@ -104,6 +107,9 @@ class ApiServer:
         self.timers = Timers(self.hub, clock)
         self.lists = ListBodies(clock)
         self.allocators: Allocators | None = None
+        self.discovery = Discovery(self.catalog, f"{self._address()}:{self.config.https_listen_port}")
+        self.openapi = OpenApi(self.catalog)
+        self.custom = CustomResources(self)
         self._impersonate = impersonate
         self._flow = flow if flow is not None else Flow()
         self._registry = Registry(handlers or {})
@@ -114,13 +120,18 @@ class ApiServer:
     async def run(self, ready: Callable[[], None]) -> None:
         """Load the cache and follow the store for ever; `ready` once requests can be served."""
 
-        def loaded() -> None:
+        loaded = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.hub.run(loaded.set), name="watch cache")
+            await loaded.wait()
             self.allocators = Allocators(self.informers, self.config)
+            await self.custom.start()
+            tasks.create_task(self.custom.run(), name="custom resources")
+            tasks.create_task(self.timers.run(), name="watch timers")
             ready()
 
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.hub.run(loaded), name="watch cache")
-            tasks.create_task(self.timers.run(), name="watch timers")
+    def _address(self) -> str:
+        return self.config.advertise_address or self.config.bind_address
 
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
         """A named check of /livez and /readyz: None or what is wrong."""
@@ -183,12 +194,12 @@ class ApiServer:
         return found if found is not None else resource
 
     def is_stored(self, resource: Resource) -> bool:
-        return self.stored(resource) is resource
+        return self.stored(resource) is resource and not resource.custom
 
     def rendered(self, resource: Resource, entry: Entry) -> bytes:
         """An object's JSON in the version of `resource`."""
         stored = self.stored(resource)
-        if stored is resource:
+        if stored is resource and (not resource.custom or entry.raw.startswith(self.hub.cache(resource).head)):
             return entry.raw
         return orjson.dumps(convert(entry.obj(), stored, resource))
 

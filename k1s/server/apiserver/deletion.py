@@ -141,6 +141,8 @@ def _mark(entry: Entry, strategy: Strategy, options: DeleteOptions, now: float) 
         meta["deletionTimestamp"] = rfc3339(begun + grace)
         meta["deletionGracePeriodSeconds"] = grace
         return obj if grace > 0 or meta.get("finalizers") else None
+    if not deleting:
+        finalizers = strategy.holding(finalizers)
     if finalizers:
         meta["finalizers"] = finalizers
     else:

@@ -15,8 +15,6 @@ from k1s.base.http import Answer, Handler, Request, Response
 from k1s.base.metrics import CONTENT_TYPE
 from k1s.server.apiserver.answers import json_answer
 from k1s.server.apiserver.attributes import RequestInfo
-from k1s.server.apiserver.discovery import Discovery
-from k1s.server.apiserver.openapi import OpenApi
 from k1s.version import GIT_VERSION, KUBERNETES_MAJOR, KUBERNETES_MINOR
 
 if TYPE_CHECKING:
@@ -31,11 +29,6 @@ class NonResource:
 
     def __init__(self, server: ApiServer, paths: Mapping[str, Handler]) -> None:
         self._server, self._paths = server, dict(paths)
-        config = server.config
-        self.discovery = Discovery(
-            server.catalog, f"{config.advertise_address or config.bind_address}:{config.https_listen_port}"
-        )
-        self.openapi = OpenApi(server.catalog)
         self.checks: dict[str, Callable[[], str | None]] = {"ping": lambda: None, "watch-cache": self._cache_check}
 
     def _cache_check(self) -> str | None:
@@ -56,9 +49,9 @@ class NonResource:
         if path == "/version" or path == "/version/":
             return json_answer(_version())
         if path.startswith("/openapi/"):
-            return self.openapi.answer(request)
+            return self._server.openapi.answer(request)
         if path in ("/api", "/apis") or path.startswith(("/api/", "/apis/")):
-            return self.discovery.answer(request)
+            return self._server.discovery.answer(request)
         for root in _HEALTH:
             if path == root or path.startswith(f"{root}/"):
                 return self._health(request, root, path[len(root) + 1 :])

@@ -38,6 +38,24 @@ class OpenApi:
         # Custom types: definition name -> OpenAPI v3 schema, for the group and version in the key.
         self.custom: dict[tuple[str, str], dict[str, Object]] = {}
 
+    def custom_type(self, resource: Resource, schema: Object) -> None:
+        """The schema of a custom resource in one version, as its definition has it."""
+        gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+        properties = {
+            "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this object."},
+            "kind": {"type": "string", "description": "Kind is the name of the type of this object."},
+            "metadata": {"allOf": [{"$ref": _V3 + definitions.OBJECT_META}], "description": "Standard object metadata."},
+        }
+        full = {**schema, "properties": {**(schema.get("properties") or {}), **properties}}
+        full.setdefault("type", "object")
+        full["x-kubernetes-group-version-kind"] = [gvk]
+        self.custom.setdefault((resource.group, resource.version), {})[_custom_name(resource)] = full
+        self.invalidate(resource.group, resource.version)
+
+    def forget_type(self, resource: Resource) -> None:
+        self.custom.get((resource.group, resource.version), {}).pop(_custom_name(resource), None)
+        self.invalidate(resource.group, resource.version)
+
     def invalidate(self, group: str = "", version: str = "") -> None:
         """The resources of a group and version have changed."""
         for slot in ("v2", "index", _slot(group, version)):
@@ -117,6 +135,11 @@ class OpenApi:
         }
 
 
+def _custom_name(resource: Resource) -> str:
+    """com.example.v1.Foo for Foo of example.com."""
+    return ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
+
+
 def _slot(group: str, version: str) -> str:
     return f"apis/{group}/{version}" if group else f"api/{version}"
 
@@ -130,6 +153,7 @@ def _name(group: str, version: str, kind: str) -> str:
 
 def _roots(resource: Resource) -> Iterable[str]:
     if resource.custom:
+        yield definitions.OBJECT_META
         return
     for kind in (resource.kind, resource.list_kind):
         name = _name(resource.group, resource.version, kind)
@@ -239,7 +263,9 @@ _OBJECT = {
 def _paths(resource: Resource, *, v3: bool) -> Object:
     base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     home = f"{base}/namespaces/{{namespace}}/{resource.plural}" if resource.namespaced else f"{base}/{resource.plural}"
-    ref = _name(resource.group, resource.version, resource.kind) if not resource.custom else ""
+    ref = _custom_name(resource) if resource.custom and v3 else ""
+    if not resource.custom:
+        ref = _name(resource.group, resource.version, resource.kind)
     list_ref = _name(resource.group, resource.version, resource.list_kind) if not resource.custom else ""
     out: Object = {home: _operations(resource, _COLLECTION, resource.verbs, home, v3, ref, list_ref)}
     if resource.namespaced and "list" in resource.verbs:

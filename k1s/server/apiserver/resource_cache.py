@@ -36,6 +36,8 @@ class ResourceCache:
         # Changes after this revision are in the ring.
         self.ring_start = 0
         self.watchers: set[Watcher] = set()
+        # Called when the last object has gone.
+        self.on_empty: Callable[[], None] | None = None
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
         self._ring: deque[Change] = deque()
@@ -126,6 +128,8 @@ class ResourceCache:
             return
         del self._keys[bisect_left(self._keys, key)]
         self._tell(Change("DELETED", previous.at(revision), previous, revision))
+        if not self._entries and self.on_empty is not None:
+            self.on_empty()
 
     def restart(self, revision: int) -> None:
         """The feed has a gap: end all watches and forget the ring (the caller puts what differs)."""

@@ -55,13 +55,18 @@ class WatchCache:
 
     async def fill(self, cache: ResourceCache) -> None:
         """Load a resource that was added while running."""
-        await self.fresh()
-        listing = await self._store.list(cache.prefix)
+        while True:
+            await self.fresh()
+            listing = await self._store.list(cache.prefix)
+            # What the feed has passed meanwhile could be a deletion that the list does not know of: list again.
+            if self.revision <= listing.revision:
+                break
         known = set(cache.all_keys())
         for item in listing.items:
             key = item.key[len(cache.prefix) :]
             if key not in known:
                 cache.put(key, item.value, item.revision, item.create_revision)
+        cache.ring_start = max(cache.ring_start, listing.revision)
 
     def cache(self, resource: Resource) -> ResourceCache:
         return self._caches[resource.storage_prefix]

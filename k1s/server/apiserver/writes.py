@@ -49,7 +49,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
     _place(call, meta)
     strategy.normalize(obj)
     obj = convert(obj, call.resource, stored)
-    apply_defaults(stored, obj)
+    _default(call, obj)
     admission = AdmissionRequest(
         "CREATE", call.resource, call.subresource, call.namespace, meta.get("name") or "", obj, None, call.user, call.dry_run
     )
@@ -85,6 +85,8 @@ async def _store_new(call: Call, strategy: Strategy, obj: Object, admission: Adm
     try:
         await strategy.allocate(call, obj, None)
         errors = validate_create(stored, obj)
+        if stored.custom:
+            errors += server.custom.faults(stored, obj)
         if errors:
             raise invalid(stored.kind, stored.group, name, errors)
         admission.name = name
@@ -187,7 +189,7 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     _check_preconditions(call, strategy, wanted["metadata"], entry)
     strategy.normalize(wanted)
     obj = convert(wanted, call.resource, stored)
-    apply_defaults(stored, obj)
+    _default(call, obj)
     admission = AdmissionRequest(
         "UPDATE", call.resource, call.subresource, call.namespace, call.name, obj, old, call.user, call.dry_run
     )
@@ -211,8 +213,19 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
 
 def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:
     if call.info.subresource:
-        return validate_subresource_update(call.stored, call.info.subresource, obj, old)
-    return validate_update(call.stored, obj, old)
+        errors = validate_subresource_update(call.stored, call.info.subresource, obj, old)
+    else:
+        errors = validate_update(call.stored, obj, old)
+    if call.stored.custom:
+        errors += call.server.custom.faults(call.stored, obj)
+    return errors
+
+
+def _default(call: Call, obj: Object) -> None:
+    if call.stored.custom:
+        call.server.custom.default(call.stored, obj)
+    else:
+        apply_defaults(call.stored, obj)
 
 
 def check_place(call: Call, meta: Object) -> None:

@@ -68,6 +68,10 @@ class Strategy:
         """Seconds until the object goes; None: this kind does not go gracefully."""
         return None
 
+    def holding(self, finalizers: list[str]) -> list[str]:
+        """The finalizers of an object whose deletion begins."""
+        return finalizers
+
     def begin_deletion(self, obj: Object) -> None:
         """What else changes when an object gets its deletionTimestamp."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 _NOT_SPEC = ("apiVersion", "kind", "metadata", "status")
 
 
@@ -51,12 +52,7 @@ class CustomResourceDefinition(Strategy):
         super().prepare_create(call, obj)
         stored = [v["name"] for v in (obj.get("spec") or {}).get("versions") or [] if v.get("storage")]
         obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
-        _cleanup_finalizer(obj)
 
-
-def _cleanup_finalizer(obj: Object) -> None:
-    """The definition stays until its objects are gone."""
-    meta = obj["metadata"]
-    name = "customresourcecleanup.apiextensions.k8s.io"
-    if name not in (meta.get("finalizers") or []):
-        meta["finalizers"] = [*(meta.get("finalizers") or []), name]
+    def holding(self, finalizers: list[str]) -> list[str]:
+        """The definition stays until its objects are gone."""
+        return finalizers if CLEANUP in finalizers else [*finalizers, CLEANUP]

@@ -27,16 +27,29 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 
-def scale_of(obj: Object) -> Object:
-    """The Scale of a workload."""
+def _at(obj: Object, path: str) -> Any:
+    value: Any = obj
+    for part in filter(None, path.split(".")):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def scale_of(obj: Object, paths: Object | None = None) -> Object:
+    """The Scale of a workload; `paths` is a CRD's subresources.scale."""
     meta = obj["metadata"]
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    if paths is not None:
+        # As if the custom resource were one of ours.
+        spec = {"replicas": _at(obj, paths.get("specReplicasPath", "")) or 0}
+        status = {"replicas": _at(obj, paths.get("statusReplicasPath", "")) or 0}
+        if paths.get("labelSelectorPath"):
+            status["selector"] = _at(obj, paths["labelSelectorPath"]) or ""
     kept = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp") if key in meta}
     selector = spec.get("selector")
     if isinstance(selector, dict) and obj.get("apiVersion") == "v1":
         text = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
     else:
-        text = str(labels_from(selector)) if selector is not None else ""
+        text = str(labels_from(selector)) if selector is not None else status.get("selector", "")
     out: Object = {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -52,7 +65,7 @@ def scale_of(obj: Object) -> Object:
 async def get(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
     entry = await server.objects.get(call.stored, call.namespace, call.name)
-    return encoded(scale_of(entry.obj()), accepted(request))
+    return encoded(scale_of(entry.obj(), _paths(call)), accepted(request))
 
 
 async def update(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
@@ -74,15 +87,28 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
     return await _write(call, change)
 
 
+def _paths(call: Call) -> Object | None:
+    if not call.resource.custom:
+        return None
+    found: Object = (call.server.custom.version(call.resource).get("subresources") or {}).get("scale") or {}
+    return found
+
+
 async def _write(call: Call, change: Callable[[Object], Object]) -> Answer:
+    paths = _paths(call)
+
     def produce(current: Object, entry: Entry) -> Object:
-        scale = change(scale_of(current))
+        scale = change(scale_of(current, paths))
         _check(call, scale, current)
-        current.setdefault("spec", {})["replicas"] = (scale.get("spec") or {}).get("replicas") or 0
+        parent: Object = current
+        *above, last = (paths or {}).get("specReplicasPath", ".spec.replicas").strip(".").split(".")
+        for part in above:
+            parent = parent.setdefault(part, {})
+        parent[last] = (scale.get("spec") or {}).get("replicas") or 0
         return current
 
     entry = await update_object(call, produce)
-    return encoded(scale_of(entry.obj()), accepted(call.request), headers=call.warning_headers())
+    return encoded(scale_of(entry.obj(), paths), accepted(call.request), headers=call.warning_headers())
 
 
 def _check(call: Call, scale: Object, current: Object) -> None:

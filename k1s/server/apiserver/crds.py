@@ -1,0 +1,272 @@
+"""Custom resources: what a CustomResourceDefinition adds to the server, takes away, and says about itself.
+
+Owns: CustomResources. Called by: app (start, run), writes (defaults and validation), subresources/scale.
+Never does: call conversion webhooks: of a definition that wants one, only the stored version is served; nor CEL rules.
+A change of a definition takes effect in the moment its event is seen; `run` does what has to wait: filling the cache of objects
+that were there before, the definition's status, and the deletion of its objects when it goes.
+Bound: the queue of `run` holds each definition's name once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from k1s.api.catalog import ALL_VERBS, Resource, Subresource, builtin
+from k1s.api.clone import clone
+from k1s.api.defaults.custom import apply_schema_defaults
+from k1s.api.errors import ApiError, FieldError
+from k1s.api.printers.custom import custom_printer
+from k1s.api.schema import forget_custom, register_custom, structural
+from k1s.api.table import forget_printer, register_printer
+from k1s.api.validation.custom_resource import validate_schema
+from k1s.base.clock import rfc3339
+from k1s.server.apiserver.deletion import DeleteOptions, delete_object, finished
+from k1s.server.apiserver.entries import Entry
+from k1s.server.apiserver.strategies.extension import CLEANUP
+from k1s.storage.interface import Origin
+
+if TYPE_CHECKING:
+    from k1s.server.apiserver.app import ApiServer
+
+Object = dict[str, Any]
+
+log = logging.getLogger("k1s.apiserver")
+
+_STATUS_VERBS = ("get", "patch", "update")
+_ORIGIN = Origin("system:apiserver", "update")
+# A status that cannot be written (a race, a full disk) is tried again after this many seconds.
+_RETRY_SECONDS = 5.0
+
+_Key = tuple[str, str, str]
+
+
+class CustomResources:
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._crd = builtin("CustomResourceDefinition")
+        self._rows: dict[str, tuple[Resource, ...]] = {}
+        self._specs: dict[str, Object] = {}
+        self._versions: dict[_Key, Object] = {}
+        self._filled: set[str] = set()
+        self._conflicts: dict[str, str] = {}
+        self._dirty: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    async def start(self) -> None:
+        """Serve what is defined already; call once the cache is loaded."""
+        informer = self._server.informers.informer(self._crd)
+        informer.add_handler(self._changed)
+        for name in list(self._dirty):
+            await self._fill(name)
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._dirty:
+                name = next(iter(self._dirty))
+                del self._dirty[name]
+                try:
+                    await self._sync(name)
+                except ApiError as error:
+                    log.warning("definition %s: %s", name, error.message)
+                    asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._mark, name)
+
+    # For writes
+
+    def version(self, resource: Resource) -> Object:
+        """The entry of spec.versions that a resource comes from."""
+        return self._versions.get((resource.group, resource.version, resource.plural), {})
+
+    def default(self, resource: Resource, obj: Object) -> None:
+        apply_schema_defaults(obj, self._schema(resource))
+
+    def faults(self, resource: Resource, obj: Object) -> list[FieldError]:
+        return validate_schema(obj, self._schema(resource))
+
+    def _schema(self, resource: Resource) -> Object:
+        found: Object = (self.version(resource).get("schema") or {}).get("openAPIV3Schema") or {}
+        return found
+
+    # Taking in definitions
+
+    def _mark(self, name: str) -> None:
+        self._dirty[name] = None
+        self._wake.set()
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        if new is None:
+            assert old is not None
+            self._unregister(old["metadata"]["name"])
+            return
+        name = new["metadata"]["name"]
+        if self._specs.get(name) != new.get("spec"):
+            conflict = self._conflict(new)
+            if conflict and name not in self._rows:
+                self._conflicts[name] = conflict
+            else:
+                self._conflicts.pop(name, None)
+                self._register(name, new["spec"])
+        self._mark(name)
+
+    def _conflict(self, crd: Object) -> str:
+        spec = crd["spec"]
+        names = spec["names"]
+        for other in self._server.catalog:
+            if other.group == spec["group"] and (other.plural == names["plural"]) != (other.kind == names["kind"]):
+                return f'"{names["kind"]}" or "{names["plural"]}" is already in use'
+        return ""
+
+    def _register(self, name: str, spec: Object) -> None:
+        server = self._server
+        rows = tuple(_rows(spec))
+        for row in self._rows.get(name, ()):
+            if row not in rows:
+                self._forget(row)
+        self._rows[name], self._specs[name] = rows, spec
+        versions = {v["name"]: v for v in spec["versions"]}
+        for row in rows:
+            version = versions[row.version]
+            self._versions[row.group, row.version, row.plural] = version
+            raw = (version.get("schema") or {}).get("openAPIV3Schema")
+            register_custom(row.group, row.version, row.kind, structural(raw))
+            try:
+                register_printer(row, custom_printer(version.get("additionalPrinterColumns")))
+            except ValueError as error:
+                log.warning("definition %s: columns of %s left out: %s", name, row.version, error)
+            server.catalog.add(row)
+            server.openapi.custom_type(row, raw or {})
+        stored = next((row for row in rows if row.version == row.storage_version), None)
+        if stored is not None:
+            cache = server.hub.add(stored)
+            cache.resource = stored
+            cache.on_empty = lambda: self._mark(name)
+        server.discovery.invalidate()
+
+    def _forget(self, row: Resource) -> None:
+        server = self._server
+        server.catalog.remove(row)
+        forget_custom(row.group, row.version, row.kind)
+        forget_printer(row)
+        server.openapi.forget_type(row)
+        self._versions.pop((row.group, row.version, row.plural), None)
+
+    def _unregister(self, name: str) -> None:
+        rows = self._rows.pop(name, ())
+        for row in rows:
+            self._forget(row)
+        if rows:
+            self._server.hub.drop(rows[0])
+        self._specs.pop(name, None)
+        self._conflicts.pop(name, None)
+        self._filled.discard(name)
+        self._server.discovery.invalidate()
+
+    # What has to wait
+
+    async def _fill(self, name: str) -> None:
+        rows = self._rows.get(name)
+        if rows and name not in self._filled:
+            self._filled.add(name)
+            await self._server.hub.fill(self._server.hub.cache(rows[0]))
+
+    async def _sync(self, name: str) -> None:
+        await self._fill(name)
+        entry = await self._server.objects.find(self._crd, "", name)
+        if entry is None:
+            return
+        if entry.obj()["metadata"].get("deletionTimestamp"):
+            await self._clean(name)
+            return
+        now = rfc3339(self._server.clock.now())
+        conflict = self._conflicts.get(name, "")
+
+        async def change(current: Entry) -> Object:
+            crd = current.fresh()
+            _set_status(crd, conflict, now)
+            return crd
+
+        await self._server.objects.guaranteed_update(self._crd, "", name, change, _ORIGIN)
+
+    async def _clean(self, name: str) -> None:
+        """Delete the definition's objects; when none is left, let the definition go."""
+        server = self._server
+        rows = self._rows.get(name)
+        if rows:
+            stored = server.stored(rows[0])
+            for entry in server.hub.cache(stored).entries():
+                try:
+                    await delete_object(server, stored, entry.namespace, entry.name, DeleteOptions(), _ORIGIN)
+                except ApiError as error:
+                    if error.code != 404:
+                        raise
+            if len(server.hub.cache(stored)):
+                return  # finalizers hold some; the last one to go wakes us
+
+        async def change(current: Entry) -> Object:
+            crd = current.fresh()
+            crd["metadata"]["finalizers"] = [f for f in crd["metadata"].get("finalizers") or [] if f != CLEANUP]
+            return crd
+
+        last = await server.objects.guaranteed_update(self._crd, "", name, change, _ORIGIN)
+        await finished(server, self._crd, "", last, _ORIGIN)
+
+
+def _rows(spec: Object) -> Iterable[Resource]:
+    """A catalog row per served version, the stored one first."""
+    names = spec["names"]
+    storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
+    converts = (spec.get("conversion") or {}).get("strategy") == "Webhook"
+    for version in sorted(spec["versions"], key=lambda v: not v.get("storage")):
+        if not version.get("storage") and (converts or not version.get("served")):
+            continue
+        subresources = version.get("subresources") or {}
+        subs = []
+        if subresources.get("status") is not None:
+            subs.append(Subresource("status", _STATUS_VERBS))
+        if subresources.get("scale") is not None:
+            subs.append(Subresource("scale", _STATUS_VERBS, "Scale", "autoscaling", "v1"))
+        yield Resource(
+            group=spec["group"],
+            version=version["name"],
+            kind=names["kind"],
+            plural=names["plural"],
+            namespaced=spec["scope"] == "Namespaced",
+            verbs=ALL_VERBS,
+            short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            subresources=tuple(subs),
+            singular=names.get("singular") or "",
+            storage_group=spec["group"],
+            storage_version=storage,
+            storage_plural=names["plural"],
+            custom=True,
+        )
+
+
+def _set_status(crd: Object, conflict: str, now: str) -> None:
+    status = crd.setdefault("status", {})
+    spec = crd["spec"]
+    if conflict:
+        _condition(status, "NamesAccepted", "False", "NamesConflict", conflict, now)
+        _condition(status, "Established", "False", "NotAccepted", "not all names are accepted", now)
+        return
+    _condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now)
+    _condition(status, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted", now)
+    status["acceptedNames"] = clone(spec["names"])
+    stored = list(status.get("storedVersions") or [])
+    for version in spec["versions"]:
+        if version.get("storage") and version["name"] not in stored:
+            stored.append(version["name"])
+    status["storedVersions"] = stored
+
+
+def _condition(status: Object, type_: str, value: str, reason: str, message: str, now: str) -> None:
+    conditions = [c for c in status.get("conditions") or [] if c.get("type") != type_]
+    old = next((c for c in status.get("conditions") or [] if c.get("type") == type_), None)
+    since = old["lastTransitionTime"] if old is not None and old.get("status") == value else now
+    new = {"type": type_, "status": value, "lastTransitionTime": since, "reason": reason, "message": message}
+    status["conditions"] = [*conditions, new] if old is None else [new if c is old else c for c in status["conditions"]]
