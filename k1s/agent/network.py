@@ -27,7 +27,8 @@ from k1s.net.cni.service import CniService
 from k1s.net.dns.forward import Forwarder
 from k1s.net.dns.server import DnsServer
 from k1s.net.family import Network
-from k1s.net.monitor import Monitor
+from k1s.net.monitor import Monitor, present
+from k1s.net.names import HOSTPORT_TABLE, MASQUERADE_TABLE, PROXY_TABLE
 from k1s.net.nft import Nft
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place
@@ -35,6 +36,7 @@ from k1s.net.proxy.table import Ranges
 
 Object = dict[str, Any]
 _PART = "network"
+_TABLES = [f"ip {name}" for name in (MASQUERADE_TABLE, HOSTPORT_TABLE, PROXY_TABLE)]
 _log = logging.getLogger("k1s.agent.network")
 
 
@@ -132,7 +134,8 @@ async def _repair(
 ) -> None:
     """Somebody flushed or changed our tables: write them again. At most once a second, so that two such programs do not race."""
     while True:
-        await monitor.wait()
+        if not await monitor.wait() and await present(network.nft, _TABLES):
+            continue
         _log.warning("somebody else changed k1s's nftables tables, writing them again")
         async with turn:
             await setup.write_rules(network, ranges.cluster_pods)

@@ -30,7 +30,7 @@ class ServiceWatch:
         self._wake = asyncio.Event()
 
     async def start(self) -> None:
-        """Return when the first lists are in and every Service there is counts as changed."""
+        """Return when the first lists are in; changes count from then on (`keys` has what is there)."""
         self._services.add_index("k1s.io/cluster-ip", _cluster_ips)
         self._services.add_index("k1s.io/namespace", lambda service: [service["metadata"]["namespace"]])
         self._slices.add_index("k1s.io/service", _service_of)
@@ -39,6 +39,8 @@ class ServiceWatch:
         await self._slices.synced()
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
+        self._changed.clear()
+        self._wake.clear()
 
     def keys(self) -> set[str]:
         return {_key(service) for service in self._services.list()}

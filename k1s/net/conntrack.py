@@ -10,6 +10,7 @@ ever. Standard library only: pyroute2 stays in link and netns.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -27,6 +28,10 @@ _UDP = 17
 _BUFFER = 1 << 18
 
 
+class Unsupported(Exception):
+    """This kernel does not let programs see its connection tracker (nf_conntrack_netlink is missing)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """A UDP flow: where its first packet was going, and who answers it. `handle` is what a delete has to name."""
@@ -39,7 +44,10 @@ class Flow:
 
 
 async def cut_udp(family: Family, frontends: Mapping[str, frozenset[str]]) -> None:
-    """Delete flows to these frontends (`address . udp . port` or `udp . port`) that do not go to one of their targets."""
+    """Delete flows to these frontends (`address . udp . port` or `udp . port`) that do not go to one of their targets.
+
+    Raises Unsupported.
+    """
     await asyncio.get_running_loop().run_in_executor(None, _cut, family, frontends)
 
 
@@ -133,6 +141,8 @@ def _messages(netlink: socket.socket) -> Iterator[tuple[int, bytes]]:
 
 def _raise(body: bytes) -> None:
     (code,) = struct.unpack_from("=i", body)
+    if -code in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT):
+        raise Unsupported(f"the kernel lacks nf_conntrack_netlink ({os.strerror(-code)})")
     # ENOENT: the flow ended by itself meanwhile.
-    if code not in (0, -2):
+    if code not in (0, -errno.ENOENT):
         raise OSError(-code, f"connection tracker: {os.strerror(-code)}")

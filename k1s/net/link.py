@@ -162,7 +162,8 @@ def add_veth(host_end: str, pod: PodInterface, bridge: int, netns: int) -> Link:
             peer={"ifname": pod.name, "net_ns_fd": netns, "mtu": pod.mtu},
         )
         index = _index(route, host_end)
-        # Hairpin, so that a pod may reach itself through the bridge; no IPv6 link-local chatter on a port.
+        # Hairpin, so that a pod may reach itself through the bridge. Not isolated: where br_netfilter is loaded it sends
+        # translated packets from port to port below the IP stack, and isolation would drop them.
         route.brport("set", index=index, mode=1)
         return _as_link(route.get_links(index)[0])
 

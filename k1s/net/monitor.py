@@ -14,7 +14,7 @@ import errno
 import secrets
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from k1s.net.names import TABLE_PREFIX
 from k1s.net.nft import Nft
@@ -24,21 +24,25 @@ _GROUP = 7
 _SUBSYSTEM = 10
 _NEW_GENERATION = 15
 _TABLE_NAME, _GENERATION_PID = 1, 2
-_RECEIVE_BUFFER = 1 << 20
+_SO_RCVBUFFORCE = 33
+_RECEIVE_BUFFER = 1 << 23
+_MESSAGE = 1 << 17
 
 
 class Monitor:
-    """`wait` returns when a k1s table was changed by somebody else, or when changes were missed."""
+    """`wait` returns when a k1s table was changed by somebody else, or when changes may have been missed."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        # FORCE: beyond net.core.rmem_max, because one load of ours may send a megabyte of messages.
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         self._own = 0
         self._marker = ""
         self._touched: set[str] = set()
         self._foreign = asyncio.Event()
+        self._certain = False
         self._learned = asyncio.Event()
 
     async def start(self, nft: Nft) -> None:
@@ -49,9 +53,12 @@ class Monitor:
         await self._learned.wait()
         await nft.run(f"delete table ip {self._marker}")
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
+        """True: somebody changed our tables. False: messages were lost, look whether the tables are there (`present`)."""
         await self._foreign.wait()
         self._foreign.clear()
+        certain, self._certain = self._certain, False
+        return certain
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
@@ -60,13 +67,13 @@ class Monitor:
     def _readable(self) -> None:
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BUFFER)
+                data = self._socket.recv(_MESSAGE)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                # Messages were lost. Nothing is known of them, so somebody has to look (agent.network does).
+                # Messages were lost, most likely because of our own load: no reason to load again without a look.
                 self._touched.clear()
                 self._foreign.set()
                 continue
@@ -86,8 +93,15 @@ class Monitor:
             self._own = author
             self._learned.set()
         elif self._touched and author != self._own:
+            self._certain = True
             self._foreign.set()
         self._touched.clear()
+
+
+async def present(nft: Nft, tables: Iterable[str]) -> bool:
+    """Are these tables (`ip k1s-proxy`) all there?"""
+    found = {f"{t['family']} {t['name']}" for item in await nft.query("list tables") if (t := item.get("table"))}
+    return found.issuperset(tables)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:

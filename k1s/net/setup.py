@@ -16,6 +16,9 @@ from k1s.net.ipam import Ipam
 from k1s.net.nft import Nft
 
 _DEFAULT_MTU = 1500
+# These vanish with the bridge and need no memory. send_redirects: pods of one node talk through the bridge's own interface
+# (see link.configure_pod), the kernel must not tell them of a shorter way. rp_filter: no pod speaks for addresses elsewhere.
+_BRIDGE_SYSCTLS = {"send_redirects": "0", "rp_filter": "1"}
 
 
 def sysctl_memory(state_dir: Path) -> Path:
@@ -68,9 +71,7 @@ def _bridge(ipam: Ipam, memory: Path) -> link.Link:
     )
     link.remove_addresses(names.BRIDGE, [address])
     sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
-    # Pods of one node talk through the bridge's own interface (see link.configure_pod): the kernel must not tell them of a
-    # shorter way. These vanish with the bridge and need no memory.
-    sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/send_redirects": "0"})
+    sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/{name}": value for name, value in _BRIDGE_SYSCTLS.items()})
     found = link.find(names.BRIDGE)
     if found is None:
         raise link.LinkError(f"bridge {names.BRIDGE} vanished while it was made")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import netlab
 
 from k1s.net import conntrack, netns
 from k1s.net.family import IPV4
-from k1s.net.monitor import Monitor
+from k1s.net.monitor import Monitor, present
 from k1s.net.nft import Nft, NftError
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -44,7 +45,7 @@ async def monitor(nft: Nft) -> AsyncIterator[Monitor]:
 
 async def quiet(monitor: Monitor) -> bool:
     try:
-        await asyncio.wait_for(monitor.wait(), 0.3)
+        assert await asyncio.wait_for(monitor.wait(), 0.3)
     except TimeoutError:
         return True
     return False
@@ -66,6 +67,23 @@ async def test_foreign_changes_are_told(monitor: Monitor, nft: Nft, command: str
     assert await quiet(monitor)
     netlab.run("nft", command)
     assert not await quiet(monitor)
+
+
+async def test_lost_messages_are_told_as_such(monitor: Monitor, nft: Nft) -> None:
+    await nft.run("table ip k1s-x {\nset s { type ipv4_addr; }\n}\n")
+    monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    elements = ", ".join(f"10.0.{n // 250}.{n % 250}" for n in range(5000))
+    # In this thread, so that the event loop cannot read meanwhile.
+    netlab.run("nft", "add", "element", "ip", "k1s-x", "s", f"{{ {elements} }}")
+    assert await asyncio.wait_for(monitor.wait(), 2) is False
+    assert await present(nft, ["ip k1s-x"])
+    assert not await present(nft, ["ip k1s-x", "ip k1s-y"])
+
+
+async def test_a_large_load_of_our_own_is_not_foreign(monitor: Monitor, nft: Nft) -> None:
+    elements = ", ".join(f"10.{n // 62500}.{n // 250 % 250}.{n % 250}" for n in range(60_000))
+    await nft.run(f"table ip k1s-x {{\nset s {{ type ipv4_addr; }}\n}}\nadd element ip k1s-x s {{ {elements} }}")
+    assert await quiet(monitor)
 
 
 async def test_errors_carry_nfts_words(nft: Nft) -> None:

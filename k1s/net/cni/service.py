@@ -92,7 +92,9 @@ class CniService:
             case "STATUS":
                 await check.status(self._network)
             case "GC":
-                valid = request.config.get("cni.dev/valid-attachments") or ()
+                valid = request.config.get("cni.dev/valid-attachments")
+                if not isinstance(valid, list):
+                    raise CniError(call.INVALID_CONFIG, "GC without cni.dev/valid-attachments would remove every pod's network")
                 await delete.release_dead(self._network, {str(a.get("containerID")) for a in valid})
             case other:
                 raise CniError(call.INVALID_ENVIRONMENT, f"CNI_COMMAND {other!r} is not known")

@@ -29,7 +29,9 @@ Lookup = Callable[[str], tuple[Object | None, Iterable[Object]]]
 
 _MOST_CHAINS = 512
 # Made with the table: a chain that has to be added later makes nft read every element first (0.1 s at 1,000 Services).
-_COMMON: frozenset[Chain] = frozenset(Balance("ip", targets, False, False) for targets in range(1, 17))
+_COMMON: frozenset[Chain] = frozenset(
+    Balance("ip", protocol, targets, False, False) for protocol in ("tcp", "udp") for targets in range(1, 17)
+)
 _log = logging.getLogger("k1s.net.proxy")
 
 
@@ -72,6 +74,7 @@ class ServiceProxy:
         self._nft, self._lookup = nft, lookup
         self._place, self._ranges = place, ranges
         self._own_addresses = frozenset(own_addresses)
+        self._can_cut = True
         self._states = [_State(family) for family in families]
 
     async def load(self, services: Collection[str]) -> None:
@@ -87,14 +90,12 @@ class ServiceProxy:
         await self._nft.run("".join(texts))
         # Flows that outlived a target while nobody watched.
         for family, change in changes:
-            if change.udp:
-                await conntrack.cut_udp(family, change.udp)
+            await self._cut_udp(family, change)
 
     async def update(self, services: Collection[str]) -> None:
         """Bring the kernel up to date with these Services, whether changed, new or gone."""
-        known = {key for state in self._states for key in state.plans}
         if any(len(state.chains) > _MOST_CHAINS for state in self._states):
-            await self.load(known | set(services))
+            await self.load(self._known(services))
             return
         changes = [(state.family, self._stage(state, services)) for state in self._states]
         text = "".join(_text(family, change) for family, change in changes)
@@ -104,12 +105,24 @@ class ServiceProxy:
             await self._nft.run(text)
         except NftError as error:
             _log.warning("service table is not as it was left, writing it anew: %s", error)
-            await self.load(known | set(services))
+            await self.load(self._known(services))
         for family, change in changes:
-            if change.udp:
-                await conntrack.cut_udp(family, change.udp)
+            await self._cut_udp(family, change)
             if change.sticky:
                 await affinity.forget(self._nft, family, self._sticky(family))
+
+    def _known(self, services: Collection[str]) -> set[str]:
+        return {key for state in self._states for key in state.plans} | set(services)
+
+    async def _cut_udp(self, family: Family, change: _Change) -> None:
+        if not change.udp or not self._can_cut:
+            return
+        try:
+            await conntrack.cut_udp(family, change.udp)
+        except conntrack.Unsupported as error:
+            # TCP does not need it; `k1s check-config` tells of it too.
+            self._can_cut = False
+            _log.error("clients may go on sending UDP to endpoints that are gone: %s", error)
 
     def _sticky(self, family: Family) -> dict[str, frozenset[str]]:
         state = next(s for s in self._states if s.family is family)

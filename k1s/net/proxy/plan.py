@@ -3,9 +3,9 @@
 Owns: the rules of Service traffic: which frontends there are, what each leads to. Called by: proxy.apply; pure.
 Never does: I/O; diffs (apply). proxy/table.py holds the maps and chains that these elements live in.
 
-The shape (a "slot map"): a frontend with n targets is one entry of a verdict map, `goto ip-n`, and n entries of a slot map,
-(frontend, 0..n-1) -> target. Chain ip-n draws a number below n and looks the slot up. So rules never change when Services
-do, every target gets the same share, and one changed endpoint is an element or two, however many Services there are.
+The shape (a "slot map"): a frontend with n targets is one entry of a verdict map, `goto ip-tcp-n`, and n entries of a slot
+map, (frontend, 0..n-1) -> target. Chain ip-tcp-n draws a number below n and looks the slot up. So rules never change when
+Services do, every target gets the same share, and one changed endpoint is an element or two, however many Services there are.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class Balance:
     """A chain that spreads over `targets` slots. `over`: "ip" or "port", what a frontend is."""
 
     over: str
+    protocol: str
     targets: int
     local: bool
     sticky: bool
 
     @property
     def name(self) -> str:
-        return f"{self.over}-{self.targets}" + ("-local" if self.local else "") + ("-sticky" if self.sticky else "")
+        return (
+            f"{self.over}-{self.protocol}-{self.targets}" + ("-local" if self.local else "") + ("-sticky" if self.sticky else "")
+        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -215,15 +218,17 @@ class _Port:
             self.plan.put(key, f"dead-{over}s", key, "goto refuse")
 
     def _spread(self, over: str, key: str, targets: tuple[str, ...], *, local: bool) -> None:
-        chain = Balance(over, len(targets), local, self.sticky_seconds > 0)
+        chain = Balance(over, self.protocol, len(targets), local, self.sticky_seconds > 0)
         self.plan.chains.add(chain)
         self.plan.put(key, f"{'local' if local else 'service'}-{over}s", key, f"goto {chain.name}")
         first = LOCAL_SLOTS if local else 0
-        place = (f"{over}-slots", key, first)
+        slot_map = f"{over}-slots-{self.protocol}"
+        place = (slot_map, key, first)
         arranged = arrange(self.before.slots.get(place, ()), targets)
         self.plan.slots[place] = arranged
         for number, target in enumerate(arranged, first):
-            self.plan.put(key, f"{over}-slots", f"{key} . {number}", target)
+            # The protocol is in the map's name.
+            self.plan.put(key, slot_map, f"{key.replace(f'{self.protocol} . ', '')} . {number}", target)
 
     def _stick(self, kind: str, key: str, frontend: str) -> None:
         if self.sticky_seconds > 0 and self.cluster:

@@ -51,10 +51,10 @@ def chain_text(family: Family, chain: Chain) -> str:
         case Balance():
             if chain.sticky:
                 lines.append(f"dnat {ip} to {ip} saddr . {ip} daddr . meta l4proto . th dport map @affinity")
-            address = f"{ip} daddr . " if chain.over == "ip" else ""
+            key = _slot_key(family, chain.over, chain.protocol)
             offset = f" offset {LOCAL_SLOTS}" if chain.local else ""
             draw = f"numgen random mod {chain.targets}{offset}"
-            lines.append(f"dnat {ip} to {address}meta l4proto . th dport . {draw} map @{chain.over}-slots")
+            lines.append(f"dnat {ip} to {key} . {draw} map @{chain.over}-slots-{chain.protocol}")
         case Stick():
             client = f"{ip} saddr . ct original {ip} daddr . meta l4proto . ct original proto-dst"
             entry = f"{client} timeout {chain.seconds}s : {ip} daddr . th dport"
@@ -69,15 +69,15 @@ def chain_text(family: Family, chain: Chain) -> str:
 def _maps(family: Family) -> str:
     kind, ip = family.address_type, family.name
     frontend = {"ip": f"{kind} . inet_proto . inet_service", "port": "inet_proto . inet_service"}
-    key = {"ip": f"{ip} daddr . meta l4proto . th dport", "port": "meta l4proto . th dport"}
     text = f"\tset cluster-ips {{ type {kind}; }}\n"
     for over in ("ip", "port"):
         text += f"\tmap service-{over}s {{ type {frontend[over]} : verdict; }}\n"
         text += f"\tmap local-{over}s {{ type {frontend[over]} : verdict; }}\n"
         text += f"\tmap dead-{over}s {{ type {frontend[over]} : verdict; }}\n"
         text += f"\tset dead-local-{over}s {{ type {frontend[over]}; }}\n"
-        # typeof: a drawn number has no type name of its own that a map could be declared with.
-        text += f"\tmap {over}-slots {{ typeof {key[over]} . numgen random mod 2 : {ip} daddr . th dport; }}\n"
+        for protocol in PROTOCOLS:
+            key = _slot_key(family, over, protocol)
+            text += f"\tmap {over}-slots-{protocol} {{ typeof {key} . numgen random mod 2 : {ip} daddr . {protocol} dport; }}\n"
     text += f"\tmap guarded-ips {{ type {frontend['ip']} : verdict; }}\n"
     for protocol in PROTOCOLS:
         text += f"\tset outside-ips-{protocol} {{ type {kind} . inet_service; }}\n"
@@ -89,6 +89,15 @@ def _maps(family: Family) -> str:
         f" size {STICKY_CLIENTS}; flags dynamic,timeout; timeout 3h; }}\n"
     )
     return text
+
+
+def _slot_key(family: Family, over: str, protocol: str) -> str:
+    """What a slot is looked up by, but for the number.
+
+    A drawn number has no type name, so these maps are declared by typeof; and there `th dport` for any protocol is something
+    that nft 1.0.6 writes but cannot read back. Hence a map per protocol.
+    """
+    return f"{family.name} daddr . {protocol} dport" if over == "ip" else f"{protocol} dport"
 
 
 def _ranges(family: Family, ranges: Ranges) -> str:

@@ -189,12 +189,12 @@ def test_any_sequence_of_changes_ends_like_a_fresh_load(steps: list[tuple[str, i
             await proxy.update({key})
         other = ServiceProxy(fresh, lookup, place=HERE, ranges=RANGES)  # type: ignore[arg-type]
         await other.load(services)
-        unshared = {k for k in kernel.elements if "198.51.100.1" not in k[1] and not k[0].endswith("slots")}
-        assert unshared == {k for k in fresh.elements if "198.51.100.1" not in k[1] and not k[0].endswith("slots")}
+        unshared = {k for k in kernel.elements if "198.51.100.1" not in k[1] and "slots" not in k[0]}
+        assert unshared == {k for k in fresh.elements if "198.51.100.1" not in k[1] and "slots" not in k[0]}
         # The shared address has one owner in both, though perhaps not the same.
         claims = {k for k in kernel.elements if k[0] == "outside-ips-tcp"}
         assert claims == {k for k in fresh.elements if k[0] == "outside-ips-tcp"}
-        slots = {k for k in kernel.elements if k[0].endswith("slots") and "198.51.100.1" not in k[1]}
+        slots = {k for k in kernel.elements if "slots" in k[0] and "198.51.100.1" not in k[1]}
         assert {kernel.elements[k] for k in slots} == {v for k, v in fresh.elements.items() if k in slots}
 
     asyncio.run(scenario())
@@ -209,8 +209,8 @@ async def test_one_changed_endpoint_is_two_elements() -> None:
     now[0]["endpoints"][3] = endpoint("10.42.0.99")
     await proxy.update(["ns/web"])
     assert kernel.transactions[-1] == (
-        "delete element ip k1s-proxy ip-slots { 10.43.0.7 . tcp . 80 . 5 }\n"
-        "add element ip k1s-proxy ip-slots { 10.43.0.7 . tcp . 80 . 5 : 10.42.0.99 . 8080 }\n"
+        "delete element ip k1s-proxy ip-slots-tcp { 10.43.0.7 . 80 . 5 }\n"
+        "add element ip k1s-proxy ip-slots-tcp { 10.43.0.7 . 80 . 5 : 10.42.0.99 . 8080 }\n"
     )
     await proxy.update(["ns/web"])
     assert len(kernel.transactions) == 2, "nothing changed, nothing is sent"
