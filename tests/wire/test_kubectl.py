@@ -85,10 +85,9 @@ def test_everyday_verbs(wire: Wire, namespace: str) -> None:
     wire.kubectl("set", "image", "deploy/web", "c=nginx:2", n)
     wire.kubectl("set", "env", "deploy/web", "A=b", n)
     wire.kubectl("patch", "deploy", "web", "-p", '{"spec":{"replicas":6}}', n)
-    wire.kubectl(
-        "patch", "deploy", "web", "--type=json", "-p", '[{"op":"replace","path":"/spec/paused","value":true}]', n, fails=True
-    )
-    wire.kubectl("rollout", "pause", "deploy/web", n)
+    paused = '[{"op":"add","path":"/spec/paused","value":true}]'
+    wire.kubectl("patch", "deploy", "web", "--type=json", "-p", paused, n)
+    assert "already paused" in wire.kubectl("rollout", "pause", "deploy/web", n, fails=True)
     wire.kubectl("rollout", "restart", "deploy/web", n, fails=True)
     wire.kubectl("expose", "deploy", "web", "--name=other", "--port=80", n)
     wire.kubectl("autoscale", "deploy", "web", "--min=1", "--max=3", "--cpu=50%", n)
@@ -185,4 +184,4 @@ def test_custom_resources(wire: Wire, namespace: str) -> None:
     bad = WIDGET.replace("size: 3", "colour: red")
     assert 'unknown field "spec.colour"' in wire.kubectl("apply", "-f", "-", n, input=bad, fails=True)
     assert "deleted" in wire.kubectl("delete", "-f", "-", "--timeout=10s", input=DEFINITION)
-    assert "the server doesn't have a resource type" in wire.kubectl("get", "widgets", n, fails=True)
+    assert "the server could not find the requested resource" in wire.kubectl("get", "--raw", "/apis/example.com/v1", fails=True)

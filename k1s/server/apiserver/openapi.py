@@ -240,6 +240,7 @@ _LIST_PARAMETERS = (
     "timeoutSeconds",
     "watch",
 )
+_BODY_TYPES = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _PATCH_TYPES = (
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -308,7 +309,9 @@ def _operations(
             "x-kubernetes-group-version-kind": gvk,
         }
         if method in ("post", "put", "patch"):
-            _body(operation, {"type": "object"} if method == "patch" else target, method, v3)
+            # kubectl takes from here which kind of patch it may send.
+            types = _PATCH_TYPES[: -1 if resource.custom else None] if method == "patch" else _BODY_TYPES
+            _body(operation, {"type": "object"} if method == "patch" else target, types, v3)
         out[method] = operation
     return out
 
@@ -319,8 +322,7 @@ def _response(target: Object, v3: bool) -> Object:
     return {"description": "OK", "schema": target}
 
 
-def _body(operation: Object, target: Object, method: str, v3: bool) -> None:
-    types = _PATCH_TYPES if method == "patch" else ("application/json", "application/yaml")
+def _body(operation: Object, target: Object, types: Iterable[str], v3: bool) -> None:
     if v3:
         operation["requestBody"] = {"content": {kind: {"schema": target} for kind in types}, "required": True}
     else:

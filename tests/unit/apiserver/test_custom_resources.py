@@ -50,7 +50,7 @@ def definition(**more: Any) -> Object:
     }
 
 
-def foo(name: str, **spec: Any) -> Object:
+def foo(name: str, /, **spec: Any) -> Object:
     return {"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": name}, "spec": {"size": 3, **spec}}
 
 
