@@ -26,6 +26,7 @@ from k1s.server.controllers.disruption import DisruptionController
 from k1s.server.controllers.endpoints import EndpointsController
 from k1s.server.controllers.endpointslice import EndpointSliceController
 from k1s.server.controllers.endpointslice_mirroring import EndpointSliceMirroringController
+from k1s.server.controllers.ephemeral_volume import EphemeralVolumeController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.job.controller import JobController
 from k1s.server.controllers.namespace import NamespaceController
@@ -42,6 +43,8 @@ from k1s.server.controllers.service_account import ServiceAccountController
 from k1s.server.controllers.statefulset.controller import StatefulSetController
 from k1s.server.controllers.taint_eviction import TaintEvictionController
 from k1s.server.controllers.ttl_after_finished import TtlAfterFinishedController
+from k1s.server.controllers.volume_binding import VolumeBindingController
+from k1s.server.controllers.volume_protection import VolumeProtectionController
 
 # What a new pod waits for comes first.
 CONTROLLERS: tuple[type[Reconciler], ...] = (
@@ -59,6 +62,9 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     EndpointSliceController,
     EndpointsController,
     EndpointSliceMirroringController,
+    EphemeralVolumeController,
+    VolumeBindingController,
+    VolumeProtectionController,
     GarbageCollector,
     NamespaceController,
     NodeLifecycleController,

@@ -38,7 +38,7 @@ class NodeIpamController(Reconciler):
         super().__init__(context)
         self.nodes = self.cache(NODE)
         # Given out, but perhaps not yet in the cache.
-        self.given: dict[str, str] = {}
+        self.given: dict[str, list[str]] = {}
 
     def watches(self) -> Iterable[Watch]:
         return ((NODE, self._changed),)
@@ -54,17 +54,29 @@ class NodeIpamController(Reconciler):
             return None
         known = {meta.name(n): n for n in self.nodes.list()}
         self.given = {n: c for n, c in self.given.items() if n in known and not known[n].get("spec", {}).get("podCIDR")}
-        taken = [c for n in known.values() for c in _ranges(n)] + list(self.given.values())
-        cidr = self.given.get(key) or choose(self.config.cluster_cidr, self.config.node_mask, taken)
-        if not cidr:
+        taken = [c for n in known.values() for c in _ranges(n)] + [c for ranges in self.given.values() for c in ranges]
+        ranges = self.given.get(key) or [
+            choose(c, _mask(c, self.config.node_mask), taken) for c in _split(self.config.cluster_cidr)
+        ]
+        if not all(ranges):
             text = f"Node {key} status is now: CIDRNotAvailable"
             self.events.event(node, "Normal", "CIDRNotAvailable", text)
             return None  # a node that goes wakes us
-        self.given[key] = cidr
-        await self.client.patch(NODE, key, "", {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
+        self.given[key] = ranges
+        await self.client.patch(NODE, key, "", {"spec": {"podCIDR": ranges[0], "podCIDRs": ranges}})
         return None
 
 
 def _ranges(node: Object) -> list[str]:
     spec = node.get("spec", {})
     return spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+
+
+def _split(cidrs: str) -> list[str]:
+    """One range, or one of each family, separated by a comma."""
+    return [c.strip() for c in cidrs.split(",") if c.strip()]
+
+
+def _mask(cidr: str, ipv4: int) -> int:
+    """A node has as many IPv6 addresses as upstream gives it: a /64."""
+    return 64 if ":" in cidr else ipv4

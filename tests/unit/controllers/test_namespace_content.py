@@ -64,3 +64,14 @@ async def test_nodes_get_ranges_even_before_the_cache_shows_the_last_one() -> No
         bench.api.kill("Node", "a")
         await bench.settle()
         assert bench.api.object("Node", "c")["spec"]["podCIDR"] == "10.42.0.0/24"
+
+
+async def test_two_families_give_two_ranges() -> None:
+    async with Bench(NodeIpamController, config=ControllerConfig(cluster_cidr="10.42.0.0/16,fd42::/48")) as bench:
+        bench.api.add("Node", metadata={"name": "a"}, spec={})
+        bench.api.add("Node", metadata={"name": "b"}, spec={})
+        await bench.settle()
+        assert bench.api.object("Node", "b")["spec"] == {
+            "podCIDR": "10.42.1.0/24",
+            "podCIDRs": ["10.42.1.0/24", "fd42:0:0:1::/64"],
+        }
