@@ -3,7 +3,7 @@
 Owns: their order, and keeping them alive together. Called by: agent.app as a part; `install_cni` also by packaging and tests.
 Never does: the work itself (k1s/net). With the fake runtime nothing is put on the host.
 
-Order: the Node's pod range > bridge and rules > addresses of sandboxes that died meanwhile > proxy > DNS > CNI socket >
+Order: the Node's pod range > bridge and rules > addresses of sandboxes that died meanwhile > DNS > proxy > CNI socket >
 conflist. The conflist comes last because containerd takes pods once it sees one.
 """
 
@@ -32,6 +32,7 @@ from k1s.net.names import HOSTPORT_TABLE, MASQUERADE_TABLE, PROXY_TABLE
 from k1s.net.nft import Nft
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place
+from k1s.net.proxy.health import HealthPorts
 from k1s.net.proxy.table import Ranges
 
 Object = dict[str, Any]
@@ -69,12 +70,40 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
         await network.in_thread(lambda: setup.service_link(network, ranges.services, [dns_address]))
         await _release_dead(agent, network)
         await services.start()
-        place = Place(agent.node_name, _zone(agent))
-        proxy = ServiceProxy(nft, services.lookup, place=place, ranges=ranges, own_addresses=[dns_address])
-        await proxy.load(services.keys())
-        await _serve(agent, network, services, proxy, ranges, ready)
+        dns = _dns(agent, services, ranges)
+        _count(agent, dns, network)
+        try:
+            proxy = _proxy(agent, nft, services, ranges, await dns.start())
+            await proxy.load(services.keys())
+            await _serve(agent, network, services, proxy, ranges, ready)
+        finally:
+            await dns.stop()
     finally:
         await nft.close()
+
+
+def _dns(agent: AgentContext, services: ServiceWatch, ranges: Ranges) -> DnsServer:
+    config = agent.config
+    forwarder = Forwarder(config.resolv_conf, own_addresses=[config.cluster_dns, agent.node_ip], clock=agent.clock)
+    reverse = [*ranges.services, *ranges.cluster_pods]
+    return DnsServer(services, forwarder, domain=config.cluster_domain, address=config.cluster_dns, reverse=reverse)
+
+
+def _proxy(agent: AgentContext, nft: Nft, services: ServiceWatch, ranges: Ranges, dns_port: int) -> ServiceProxy:
+    address = agent.config.cluster_dns
+    # Only where port 53 itself could not be had: then the proxy leads there what is sent to it.
+    own = {} if dns_port == 53 else {"k1s.io/dns": dns_service(address, dns_port)}
+    place = Place(agent.node_name, _zone(agent))
+    return ServiceProxy(nft, services.lookup, place=place, ranges=ranges, own_addresses=[address], own_services=own)
+
+
+def dns_service(address: str, port: int) -> tuple[Object, list[Object]]:
+    """Port 53 of the address, served by its port `port`."""
+    ports = [{"name": protocol.lower(), "protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    targets = [{**entry, "port": port} for entry in ports]
+    kind = "IPv6" if ":" in address else "IPv4"
+    piece = {"metadata": {}, "addressType": kind, "ports": targets, "endpoints": [{"addresses": [address]}]}
+    return {"metadata": {}, "spec": {"clusterIP": address, "ports": ports}}, [piece]
 
 
 async def _serve(
@@ -85,42 +114,34 @@ async def _serve(
     ranges: Ranges,
     ready: Callable[[], None],
 ) -> None:
-    config = agent.config
-    forwarder = Forwarder(config.resolv_conf, own_addresses=[config.cluster_dns, agent.node_ip], clock=agent.clock)
-    dns = DnsServer(
-        services,
-        forwarder,
-        domain=config.cluster_domain,
-        address=config.cluster_dns,
-        reverse=[*ranges.services, *ranges.cluster_pods],
-    )
-    _count(agent, dns, network)
     cni = CniService(network)
     monitor = Monitor()
+    health = HealthPorts(services.lookup, Place(agent.node_name))
     # The proxy's state has one owner at a time: changes of the API and repairs take turns.
     turn = asyncio.Lock()
     await monitor.start(network.nft)
     try:
-        await dns.start()
-        await cni.start(config.cni_socket)
-        install_cni(config)
+        await health.update(services.keys())
+        await cni.start(agent.config.cni_socket)
+        install_cni(agent.config)
         async with Supervisor() as tasks:
-            tasks.spawn("service proxy", _follow(services, proxy, turn))
+            tasks.spawn("service proxy", _follow(services, proxy, health, turn))
             tasks.spawn("rule monitor", _repair(agent, monitor, network, services, proxy, ranges, turn))
             agent.set_ready(_PART)
             ready()
     finally:
         monitor.close()
         await cni.stop()
-        await dns.stop()
+        await health.close()
 
 
-async def _follow(services: ServiceWatch, proxy: ServiceProxy, turn: asyncio.Lock) -> None:
+async def _follow(services: ServiceWatch, proxy: ServiceProxy, health: HealthPorts, turn: asyncio.Lock) -> None:
     """Whatever changed while the last transaction ran goes into the next one."""
     while True:
         changed = await services.changed()
         async with turn:
             await proxy.update(changed)
+        await health.update(changed)
 
 
 async def _repair(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -244,6 +245,26 @@ def test_restart_keeps_pods_connected_and_frees_the_dead(config: AgentConfig) ->
                     assert await wire(config, "c3", two) == "10.142.3.4"
             finally:
                 servers.stop()
+
+    scenario(work, config)
+
+
+def test_dns_beside_a_resolver_on_all_addresses(config: AgentConfig) -> None:
+    async def work(peer: str) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("0.0.0.0", 53)):
+            udp.bind(("0.0.0.0", 53))
+            agent = make_agent(config)
+            agent.informers.put("Node", node_object())
+            agent.informers.put("Service", service("web", "10.143.0.7"))
+            # Somebody's Service on the very address changes nothing.
+            agent.informers.put("Service", service("kube-dns", "10.143.0.10"))
+            with netlab.namespace() as one:
+                async with running(agent):
+                    await wire(config, "c1", one)
+                    for where in (one, ""):
+                        for tcp in (False, True):
+                            found = await asyncio.to_thread(resolve, where, "web.shop.svc.cluster.local", tcp=tcp)
+                            assert found == ["0", "10.143.0.7"]
 
     scenario(work, config)
 

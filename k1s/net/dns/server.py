@@ -10,6 +10,7 @@ connections, each closed after 10 s without a question. Questions of the zone ne
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -54,21 +55,42 @@ class DnsServer:
         self.answered = 0
         self.forwarded = 0
 
-    async def start(self) -> None:
-        """Bind; the address must be on a link of this host."""
+    async def start(self) -> int:
+        """Bind and return the port. The address must be on a link of this host.
+
+        Where a resolver of the host's has taken the port on every address (dnsmasq, Pi-hole), another port is used; the
+        caller has to lead questions there.
+        """
+        try:
+            await self._bind(self._port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _log.info("port %d of %s is taken by a listener on all addresses, using another", self._port, self._address)
+            self._close()
+            await self._bind(0)
+        return self._port
+
+    async def _bind(self, port: int) -> None:
         family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        self._tcp = await asyncio.start_server(self._connection, self._address, port)
+        self._port = self._tcp.sockets[0].getsockname()[1]
         self._udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._udp.bind((self._address, self._port))
         asyncio.get_running_loop().add_reader(self._udp, self._readable, self._udp)
-        self._tcp = await asyncio.start_server(self._connection, self._address, self._port)
 
-    async def stop(self) -> None:
+    def _close(self) -> None:
         if self._udp is not None:
             asyncio.get_running_loop().remove_reader(self._udp)
             self._udp.close()
+            self._udp = None
         if self._tcp is not None:
             self._tcp.close()
+            self._tcp = None
+
+    async def stop(self) -> None:
+        self._close()
         for task in list(self._waiting):
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)

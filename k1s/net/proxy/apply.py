@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ Object = dict[str, Any]
 Lookup = Callable[[str], tuple[Object | None, Iterable[Object]]]
 
 _MOST_CHAINS = 512
+_NONE: Mapping[str, tuple[Object, Sequence[Object]]] = {}
 # Made with the table: a chain that has to be added later makes nft read every element first (0.1 s at 1,000 Services).
 _COMMON: frozenset[Chain] = frozenset(
     Balance("ip", protocol, targets, False, False) for protocol in ("tcp", "udp") for targets in range(1, 17)
@@ -70,10 +71,15 @@ class ServiceProxy:
         ranges: table.Ranges,
         families: Sequence[Family] = (IPV4,),
         own_addresses: Collection[str] = (),
+        own_services: Mapping[str, tuple[Object, Sequence[Object]]] = _NONE,
     ) -> None:
+        """`own_addresses` are served by the agent itself, Services there are left alone; `own_services` stand beside those
+        of the API, under keys that no Service has.
+        """
         self._nft, self._lookup = nft, lookup
         self._place, self._ranges = place, ranges
         self._own_addresses = frozenset(own_addresses)
+        self._own_services = own_services
         self._can_cut = True
         self._states = [_State(family) for family in families]
 
@@ -82,7 +88,7 @@ class ServiceProxy:
         texts, changes = [], []
         for number, old in enumerate(self._states):
             state = self._states[number] = _State(old.family)
-            change = self._stage(state, services)
+            change = self._stage(state, {*services, *self._own_services})
             change.chains |= _COMMON
             state.chains |= _COMMON
             texts.append(table.begin_text(state.family, self._ranges) + _text(state.family, change))
@@ -135,7 +141,8 @@ class ServiceProxy:
         while queue:
             key = queue.popleft()
             before, held = state.plans.pop(key, EMPTY), state.held.pop(key, {})
-            service, slices = self._lookup(key)
+            own = self._own_services.get(key)
+            service, slices = own or self._lookup(key)
             plan = EMPTY
             if service is not None:
                 plan = plan_service(
@@ -144,7 +151,7 @@ class ServiceProxy:
                     family=state.family,
                     place=self._place,
                     before=before,
-                    own_addresses=self._own_addresses,
+                    own_addresses=frozenset() if own else self._own_addresses,
                 )
             now = self._claim(state, key, before, plan, queue)
             if service is not None:

@@ -1,0 +1,118 @@
+"""healthCheckNodePort: telling an outside load balancer whether this node has endpoints of a Service.
+
+Owns: a tiny HTTP listener per such port. Called by: agent.network. Never does: traffic of the Service itself.
+Source: upstream pkg/proxy/healthcheck: 200 with endpoints, 503 without; the weight header for balancers that weigh.
+
+Bounds: one listener per Service of type LoadBalancer with externalTrafficPolicy Local; a request has 5 s and 8 KiB; 64
+connections a port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from k1s.net.proxy.apply import Lookup
+from k1s.net.proxy.endpoints import Place
+
+Object = dict[str, Any]
+_SECONDS, _MOST_BYTES, _MOST_CONNECTIONS = 5.0, 8192, 64
+_log = logging.getLogger("k1s.net.proxy")
+
+
+class HealthPorts:
+    """Keeps listeners in step with Services. Not to be called concurrently: the proxy's task owns it."""
+
+    def __init__(self, lookup: Lookup, place: Place, address: str = "0.0.0.0") -> None:
+        self._lookup, self._place, self._address = lookup, place, address
+        self._ports: dict[str, _Port] = {}
+
+    async def update(self, services: Iterable[str]) -> None:
+        for key in services:
+            service, slices = self._lookup(key)
+            number = wanted_port(service)
+            held = self._ports.get(key)
+            if held is not None and held.number != number:
+                await self._ports.pop(key).close()
+                held = None
+            if number and held is None:
+                held = await self._open(key, number)
+            if held is not None:
+                held.endpoints = local_endpoints(slices, self._place)
+
+    async def close(self) -> None:
+        for port in self._ports.values():
+            await port.close()
+        self._ports.clear()
+
+    async def _open(self, key: str, number: int) -> _Port | None:
+        port = _Port(key, number)
+        try:
+            await port.open(self._address)
+        except OSError as error:
+            # Somebody else's listener on a port that the cluster gave away. The Service works without; upstream goes on too.
+            _log.error("health check port %d of service %s cannot be opened: %s", number, key, error.strerror)
+            return None
+        self._ports[key] = port
+        return port
+
+
+class _Port:
+    def __init__(self, key: str, number: int) -> None:
+        self.key, self.number, self.endpoints = key, number, 0
+        self._connections = 0
+        self._server: asyncio.Server | None = None
+
+    async def open(self, address: str) -> None:
+        self._server = await asyncio.start_server(self._connection, address, self.number, limit=_MOST_BYTES)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections <= _MOST_CONNECTIONS:
+                async with asyncio.timeout(_SECONDS):
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(self._answer())
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return  # not a client that waits for an answer
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    def _answer(self) -> bytes:
+        namespace, _, name = self.key.partition("/")
+        body = {"service": {"namespace": namespace, "name": name}, "localEndpoints": self.endpoints, "serviceProxyHealthy": True}
+        data = json.dumps(body).encode()
+        status = "200 OK" if self.endpoints else "503 Service Unavailable"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
+            f"X-Load-Balancing-Endpoint-Weight: {self.endpoints}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + data
+
+
+def wanted_port(service: Object | None) -> int:
+    """The health check port to serve, or 0."""
+    spec = (service or {}).get("spec") or {}
+    if spec.get("type") != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
+        return 0
+    return int(spec.get("healthCheckNodePort") or 0)
+
+
+def local_endpoints(slices: Iterable[Object], place: Place) -> int:
+    """Ready endpoints on this node; one that terminates does not count, so that balancers turn away before it goes."""
+    found = {
+        endpoint["addresses"][0]
+        for piece in slices
+        for endpoint in piece.get("endpoints") or ()
+        if endpoint.get("nodeName") == place.node and (endpoint.get("conditions") or {}).get("ready") is not False
+    }
+    return len(found)
