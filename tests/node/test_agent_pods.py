@@ -597,6 +597,16 @@ async def resources_reach_the_kernel(bench: Lab) -> None:
     names = ("memory.max", "cpu.max") if groups.unified else ("memory.limit_in_bytes", "cpu.cfs_quota_us")
     memory, cpu = groups.file("memory", path, names[0]), groups.file("cpu", path, names[1])
     assert memory.read_text().strip() == str(32 << 20) and cpu.read_text().split()[0] == "20000"
+    more = {"requests": {"cpu": "150m", "memory": "16Mi"}, "limits": {"cpu": "300m", "memory": "64Mi"}}
+    patch = {"spec": {"containers": [{"name": "c", "resources": more}]}}
+    kind = "application/strategic-merge-patch+json"
+    await bench.client.patch(POD, "limited", "default", patch, content_type=kind, subresource="resize")
+    resized = await bench.until("limited", lambda o: state(o).get("resources", {}).get("limits", {}).get("memory") == "64Mi")
+    assert state(resized)["restartCount"] == 0 and state(resized)["containerID"] == state(obj)["containerID"]
+    assert memory.read_text().strip() == str(64 << 20) and cpu.read_text().split()[0] == "30000"
+    huge = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "900"}, "limits": {"cpu": "900"}}}]}}
+    await bench.client.patch(POD, "limited", "default", huge, content_type=kind, subresource="resize")
+    await bench.until("limited", lambda o: any(c.get("reason") == "Infeasible" for c in o["status"]["conditions"]), "infeasible")
     await bench.run("greedy", "sh", "-c", "tail /dev/zero", restartPolicy="Never", container={"resources": resources})
     obj = await bench.until("greedy", lambda o: o["status"].get("phase") == "Failed", "killed for memory")
     ended = state(obj)["state"]["terminated"]

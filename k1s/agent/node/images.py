@@ -1,4 +1,5 @@
-"""Image archives in the images directory: imported at start and when they appear.
+"""Image archives in the images directory: imported at start and when they appear. Those that came with k1s itself
+($K1S_IMAGES_DIR, set by the one executable) are imported at start.
 
 Owns: which archives were imported already (by name, size, mtime), and inotify on the directory. Called by: app.py as a part.
 Never does: pull; delete images when an archive goes away. Bounds: one import at a time.
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from k1s.agent.context import AgentContext
@@ -47,9 +49,7 @@ class Importer:
         """Import every archive that is new or has changed. One that cannot be read is logged, and tried when it changes."""
         known = await self._known()
         appeared = False
-        for path in sorted(self._agent.config.images_dir.iterdir()):
-            if not path.name.endswith(_SUFFIXES) or not path.is_file():
-                continue
+        for path in self._archives():
             state = path.stat()
             mark = f"{state.st_size}:{state.st_mtime_ns}"
             if known.get(path.name, {}).get("mark") == mark:
@@ -61,6 +61,16 @@ class Importer:
         if appeared:
             write_atomic(self._record, json.dumps(known, indent=1, sort_keys=True).encode(), 0o644)
             self._agent.images.appeared()
+
+    def _archives(self) -> Iterator[Path]:
+        """Those of k1s, then the user's; a user's archive replaces ours of the same name."""
+        found: dict[str, Path] = {}
+        bundled = os.environ.get("K1S_IMAGES_DIR")
+        for directory in (*([Path(bundled)] if bundled else []), self._agent.config.images_dir):
+            for path in sorted(directory.iterdir()):
+                if path.name.endswith(_SUFFIXES) and path.is_file():
+                    found[path.name] = path
+        yield from found.values()
 
     async def _import(self, path: Path) -> list[str] | None:
         try:

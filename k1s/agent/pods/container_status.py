@@ -62,6 +62,7 @@ def build(
             "containerID": f"{runtime_name}://{newest.id}",
             "started": started,
         },
+        facts.resources.get(newest.id) if newest.state == "running" else None,
         running=newest.state == "running",
     )
 
@@ -132,8 +133,8 @@ def _time(seconds: float) -> str | None:
     return rfc3339(seconds) if seconds > 0 else None
 
 
-def _with_resources(container: Object, status: Object, *, running: bool) -> Object:
-    resources = container.get("resources") or {}
+def _with_resources(container: Object, status: Object, applied: Object | None, *, running: bool) -> Object:
+    resources = applied if applied is not None else container.get("resources") or {}
     if running and resources.get("requests"):
         status["allocatedResources"] = dict(resources["requests"])
     if running and resources:

@@ -90,17 +90,20 @@ class PodManager:
         refused = self._refusal(pod)
         if refused is not None:
             self._agent.events.event(pod, "Warning", refused.reason, refused.message)
-        worker = PodWorker(self._agent, self._agent.pods.put(pod), self._reporter, refused)
+        worker = PodWorker(self._agent, self._agent.pods.put(pod), self._reporter, self._neighbours, refused)
         self._workers[pod_uid(pod)] = worker
         self._group.create_task(self._tend(worker), name=f"pod-{pod['metadata']['namespace']}/{pod['metadata']['name']}")
         self._weigh()
+
+    def _neighbours(self, of: PodWorker | None) -> list[Object]:
+        return [w.allocated() for w in self._workers.values() if w is not of and not w.finished and w.ending is None]
 
     def _refusal(self, pod: Object) -> Ending | None:
         """Only for a pod that is new here: one that has been taken stays."""
         status = pod.get("status") or {}
         if status.get("startTime") or pod["metadata"].get("deletionTimestamp") or status.get("phase") in _TERMINAL:
             return None
-        others = [w.pod for w in self._workers.values() if not w.finished and w.ending is None]
+        others = self._neighbours(None)
         node = self._agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={self._agent.node_name}").get(
             self._agent.node_name
         )

@@ -70,6 +70,8 @@ class Facts:
     ready: frozenset[str] = frozenset()
     unhealthy: Mapping[str, str] = field(default_factory=dict)
     waits: Mapping[str, Wait] = field(default_factory=dict)
+    # id -> resources a running container has; what is missing has those of its spec
+    resources: Mapping[str, Object] = field(default_factory=dict)
 
 
 def pod_uid(pod: Object) -> str:

@@ -62,6 +62,7 @@ def build(
     old: Mapping[str, Any],
     terminating: bool = False,
     ending: Ending | None = None,
+    resize_pending: tuple[str, str] | None = None,
 ) -> Object:
     """The whole status; `old` is the one reported last (its times and foreign conditions are kept)."""
     statuses = _container_statuses(pod, observed, facts, old, terminating or ending is not None, node.runtime_name)
@@ -82,6 +83,11 @@ def build(
     status.update({name: value for name, value in statuses.items() if value})
     _addresses(pod, observed, status, node, old)
     conditions = _conditions(pod, observed, statuses, phase)
+    pending = {"type": "PodResizePending"}
+    if resize_pending is not None:
+        conditions.append({**pending, "status": "True", "reason": resize_pending[0], "message": resize_pending[1]})
+    elif any(c["type"] == "PodResizePending" and c.get("status") == "True" for c in old.get("conditions") or []):
+        conditions.append({**pending, "status": "False"})
     status["conditions"] = _merge_conditions(conditions, old.get("conditions") or [], now, status.get("observedGeneration"))
     return status
 

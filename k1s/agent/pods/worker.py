@@ -13,34 +13,27 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from k1s.agent.containers import gc, logs
-from k1s.agent.containers.env import ConfigFault
 from k1s.agent.containers.probes import Probes
 from k1s.agent.pods import ending, status
-from k1s.agent.pods.crash_backoff import CrashBackoff, go_duration
 from k1s.agent.pods.model import (
     Facts,
     Object,
     Observed,
-    Wait,
     all_containers,
-    find_container,
     pod_ref,
     pod_uid,
     reported_health,
-    restart_count,
-    wants_host_network,
 )
 from k1s.agent.pods.observe import Observer
-from k1s.agent.pods.plan import CreateSandbox, Finish, KillContainer, StartContainer, Step, plan
+from k1s.agent.pods.plan import Finish, StartContainer, plan
 from k1s.agent.pods.registry import PodEntry
 from k1s.agent.pods.report import StatusReporter
-from k1s.agent.pods.start import PodStarter, StartFault, field_path
+from k1s.agent.pods.resize import Resizer
+from k1s.agent.pods.start import PodStarter
 from k1s.agent.pods.status import Ending, NodeFacts
-from k1s.agent.pods.terminate import grace_period, kill_container, probe_grace
+from k1s.agent.pods.steps import Steps
 from k1s.agent.volumes import manager as volumes
 from k1s.agent.volumes.interface import VolumeFault
-from k1s.agent.volumes.objects import ObjectUnavailable
-from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff, KeyedBackoff
 from k1s.base.clock import parse_rfc3339
 from k1s.cri.errors import RuntimeFailure
@@ -55,7 +48,16 @@ _RETRY = Backoff(initial=0.5, maximum=30.0)
 class PodWorker:
     """`update`, `removed`, `wake`, `exited` may be called at any time; `run` ends when the pod is gone from node and API."""
 
-    def __init__(self, agent: AgentContext, entry: PodEntry, reporter: StatusReporter, refusal: Ending | None = None) -> None:
+    def __init__(
+        self,
+        agent: AgentContext,
+        entry: PodEntry,
+        reporter: StatusReporter,
+        neighbours: Callable[[PodWorker], list[Object]],
+        refusal: Ending | None = None,
+    ) -> None:
+        """`neighbours` gives the other pods that hold resources here; `refusal`: why the node does not take this one."""
+        self._neighbours = neighbours
         self.agent, self.entry, self.reporter = agent, entry, reporter
         self.ending = refusal  # why it is over although its containers did not end by themselves
         self.gone = False  # the API has no such pod any more
@@ -63,8 +65,8 @@ class PodWorker:
         self.starter = PodStarter(agent, entry.pod)
         self.probes = Probes(agent.runtime, agent.events, agent.clock, self.wake, known=reported_health(entry.pod))
         self._observer = Observer(pod_uid(entry.pod), agent.runtime, agent.clock, self.starter.paths.termination_log)
-        self._crashes = CrashBackoff()
-        self._waits: dict[str, Wait] = {}
+        self._resizer = Resizer(agent, entry.pod)
+        self.steps = Steps(agent, entry, self.starter)
         self._retries = KeyedBackoff(_RETRY)
         self._changed = asyncio.Event()
         self._refresh_due = False
@@ -94,20 +96,26 @@ class PodWorker:
     def reference_changed(self) -> None:
         """Something its volumes or environment refer to has changed: what waited for it may try again."""
         self._refresh_due = True
-        for name in [n for n, w in self._waits.items() if n == "" or w.reason == "CreateContainerConfigError"]:
-            del self._waits[name]
+        for name in [n for n, w in self.steps.waits.items() if n == "" or w.reason == "CreateContainerConfigError"]:
+            del self.steps.waits[name]
         self.wake()
 
     def images_appeared(self) -> None:
-        for name in [n for n, w in self._waits.items() if w.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")]:
-            del self._waits[name]
+        for name in [
+            n for n, w in self.steps.waits.items() if w.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
+        ]:
+            del self.steps.waits[name]
         self.wake()
 
     def network_changed(self) -> None:
         """The network part became ready, or not: a pod that waits for its sandbox may try again."""
-        if "" in self._waits:
-            del self._waits[""]
+        if "" in self.steps.waits:
+            del self.steps.waits[""]
             self.wake()
+
+    def allocated(self) -> Object:
+        """The pod with the resources it holds on this node."""
+        return self._resizer.allocated(self.pod, self.entry.observed)
 
     def evict(self, reason: str, message: str) -> None:
         self.ending = self.ending or Ending(reason, message)
@@ -142,10 +150,12 @@ class PodWorker:
         self._check_deadline()
         if self.must_end:
             return
+        if await self._resize(observed):
+            return
         now = self.agent.clock.now()
         decision = plan(self.pod, observed, self.facts(observed), now)
         step = decision.step
-        if isinstance(step, StartContainer) and self._crash_loops(step, observed, now):
+        if isinstance(step, StartContainer) and self.steps.crash_loops(step, observed, now):
             return
         self.report(observed)
         if step is None:
@@ -154,7 +164,21 @@ class PodWorker:
         elif isinstance(step, Finish):
             self.finished = True
         else:
-            await self.during(self._do(step, observed), until=lambda: self.must_end)
+            await self.during(self.steps.do(step, observed), until=lambda: self.must_end)
+
+    async def _resize(self, observed: Observed) -> bool:
+        """Give running containers the resources of the spec; True if one was ended for it."""
+        changed = self._resizer.changes(self.pod, observed)
+        if not changed:
+            return False
+        try:
+            step = await self._resizer.apply(self.pod, changed, self._neighbours(self))
+        except RuntimeFailure as error:
+            self.agent.events.event(self.pod, "Warning", "ResizeError", f"resize failed: {error}")
+            return False
+        if step is not None:
+            await self.during(self.steps.kill(step, observed), until=lambda: self.must_end)
+        return step is not None
 
     async def _collect(self, observed: Observed) -> None:
         """Remove instances that nobody asks for any more. A failure is met again at the next look."""
@@ -190,11 +214,12 @@ class PodWorker:
                     started.add(newest.id)
                 if self.probes.ready(container, newest):
                     ready.add(newest.id)
-        return Facts(frozenset(started), frozenset(ready), self.probes.unhealthy(), dict(self._waits))
+        unhealthy = self.probes.unhealthy()
+        return Facts(frozenset(started), frozenset(ready), unhealthy, dict(self.steps.waits), self._resizer.applied())
 
     def report(self, observed: Observed, *, terminating: bool = False) -> Object:
         """Compute the status and hand it to the reporter."""
-        node = NodeFacts(self.agent.node_ip)
+        node, pending = NodeFacts(self.agent.node_ip), self._resizer.pending
         self.entry.status = status.build(
             self.pod,
             observed,
@@ -204,6 +229,7 @@ class PodWorker:
             old=self.reporter.last(self.pod),
             terminating=terminating,
             ending=self.ending,
+            resize_pending=(pending.reason, pending.message) if pending is not None else None,
         )
         if not self.gone:
             self.reporter.report(self.pod, self.entry.status)
@@ -273,85 +299,6 @@ class PodWorker:
             message = "Pod was active on the node longer than the specified deadline"
             self.agent.events.event(self.pod, "Normal", "DeadlineExceeded", message)
             self.ending = Ending("DeadlineExceeded", message)
-
-    def _crash_loops(self, step: StartContainer, observed: Observed, now: float) -> bool:
-        """Whether the container must wait before it runs again; its wait is noted."""
-        newest = observed.newest(step.name)
-        if newest is None or newest.state != "exited":
-            return False
-        self._crashes.adopt(step.name, restart_count(newest), newest.started_at)
-        until = self._crashes.blocked_until(step.name, newest.finished_at)
-        if until is not None and until > now:
-            delay = go_duration(self._crashes.delay(step.name))
-            path = field_path(self.pod, step.kind, step.name)
-            message = f"back-off {delay} restarting failed container={step.name} pod={pod_ref(self.pod)}"
-            told = f"Back-off restarting failed container {step.name} in pod {pod_ref(self.pod)}"
-            self.agent.events.event(self.pod, "Warning", "BackOff", told, field_path=path)
-            self._waits[step.name] = Wait(until, "CrashLoopBackOff", message)
-            return True
-        self._crashes.restarted(step.name, newest.finished_at, now)
-        return False
-
-    async def _do(self, step: Step, observed: Observed) -> None:
-        """One step; a failure becomes a wait."""
-        if isinstance(step, CreateSandbox):
-            await self._create_sandbox(step, observed)
-        elif isinstance(step, StartContainer):
-            await self._start(step, observed)
-        elif isinstance(step, KillContainer):
-            await self._kill(step, observed)
-
-    async def _create_sandbox(self, step: CreateSandbox, observed: Observed) -> None:
-        if not wants_host_network(self.pod) and self.agent.not_ready.get("network"):
-            message = f"network is not ready: {self.agent.not_ready['network']}"
-            self._failed("", "NetworkNotReady", message)
-            return
-        try:
-            if step.attempt:
-                self.agent.events.event(
-                    self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
-                )
-            await self.starter.create_sandbox(self.pod, step, observed)
-        except (VolumeFault, ObjectUnavailable) as error:
-            self._failed("", "FailedMount", str(error))
-        except (RuntimeFailure, ConfigFault, ApiError, OSError) as error:
-            self._failed("", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
-        else:
-            self._waits.pop("", None)
-            self._retries.forget("")
-
-    def _failed(self, name: str, reason: str, message: str) -> None:
-        self.agent.events.event(self.pod, "Warning", reason, message)
-        self._waits[name] = Wait(self.agent.clock.now() + self._retries.next(name), reason, message)
-
-    async def _start(self, step: StartContainer, observed: Observed) -> None:
-        assert observed.sandbox is not None
-        try:
-            await self.starter.start_container(self.pod, step, observed, observed.sandbox)
-        except StartFault as error:
-            self._waits[step.name] = Wait(error.until, error.reason, error.message)
-        except (ObjectUnavailable, RuntimeFailure, OSError) as error:
-            message, path = str(error), field_path(self.pod, step.kind, step.name)
-            self.agent.events.event(self.pod, "Warning", "Failed", f"Error: {message}", field_path=path)
-            self._waits[step.name] = Wait(self.agent.clock.now() + self._retries.next(step.name), "CreateContainerError", message)
-        else:
-            self._waits.pop(step.name, None)
-            self._retries.forget(step.name)
-
-    async def _kill(self, step: KillContainer, observed: Observed) -> None:
-        newest = observed.newest(step.name)
-        if newest is None:
-            return
-        _, container = find_container(self.pod, step.name)
-        grace = (
-            probe_grace(self.pod, container, step.reason) if step.reason in ("liveness", "startup") else grace_period(self.pod)
-        )
-        box = observed.sandbox
-        host = box.ips[0] if box is not None and box.ips else self.agent.node_ip
-        try:
-            await kill_container(self.agent, self.pod, newest, grace=grace, message=step.message, host=host)
-        except RuntimeFailure as error:
-            self._failed(step.name, "FailedKillPod", f"error killing container: {error}")
 
     def _refresh(self, ips: tuple[str, ...]) -> None:
         """Bring live volumes up to date beside whatever else goes on; one at a time."""
