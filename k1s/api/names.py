@@ -70,6 +70,15 @@ EMPTY = "must be non-empty"
 LABEL_MAX = 63
 SUBDOMAIN_MAX = 253
 
+_LABEL_BYTES, _SUBDOMAIN_BYTES = (f"must be no more than {n} bytes" for n in (LABEL_MAX, SUBDOMAIN_MAX))
+_LABEL_CHARACTERS, _SUBDOMAIN_CHARACTERS = (f"must be no more than {n} characters" for n in (LABEL_MAX, SUBDOMAIN_MAX))
+_LIMIT = {
+    _LABEL_BYTES: LABEL_MAX,
+    _SUBDOMAIN_BYTES: SUBDOMAIN_MAX,
+    _LABEL_CHARACTERS: LABEL_MAX,
+    _SUBDOMAIN_CHARACTERS: SUBDOMAIN_MAX,
+}
+
 _compiled: dict[str, re.Pattern[str]] = {}
 
 
@@ -101,8 +110,9 @@ def _bytes(value: str) -> int:
     return len(value) if value.isascii() else len(value.encode())
 
 
-def _check(value: str, longest: int, pattern: str, text: str, *examples: str) -> list[str]:
-    out = [max_length(longest)] if _bytes(value) > longest else []
+def _check(value: str, too_long: str, pattern: str, text: str, *examples: str) -> list[str]:
+    """`too_long` is the message if the value is; its number is the limit."""
+    out = [too_long] if _bytes(value) > _LIMIT[too_long] else []
     if not _matches(pattern, value):
         out.append(regex_error(text, pattern, *examples))
     return out
@@ -113,10 +123,7 @@ def _prefixed(messages: Iterable[str], prefix: str) -> list[str]:
 
 
 def dns1123_label(value: str) -> list[str]:
-    if _bytes(value) > LABEL_MAX:
-        first = [max_length(LABEL_MAX)]
-    else:
-        first = []
+    first = [_LABEL_BYTES] if _bytes(value) > LABEL_MAX else []
     if not _matches(_LABEL, value):
         if _matches(_SUBDOMAIN, value):
             # It was a good subdomain: the dots are what is wrong.
@@ -126,19 +133,19 @@ def dns1123_label(value: str) -> list[str]:
 
 
 def dns1123_subdomain(value: str) -> list[str]:
-    return _check(value, SUBDOMAIN_MAX, _SUBDOMAIN, _SUBDOMAIN_TEXT, "example.com")
+    return _check(value, _SUBDOMAIN_BYTES, _SUBDOMAIN, _SUBDOMAIN_TEXT, "example.com")
 
 
 def dns1123_subdomain_with_underscore(value: str) -> list[str]:
-    return _check(value, SUBDOMAIN_MAX, _UNDERSCORE_SUBDOMAIN, _UNDERSCORE_TEXT, "example.com")
+    return _check(value, _SUBDOMAIN_CHARACTERS, _UNDERSCORE_SUBDOMAIN, _UNDERSCORE_TEXT, "example.com")
 
 
 def dns1035_label(value: str) -> list[str]:
-    return _check(value, LABEL_MAX, _LABEL_1035, _LABEL_1035_TEXT, "my-name", "abc-123")
+    return _check(value, _LABEL_CHARACTERS, _LABEL_1035, _LABEL_1035_TEXT, "my-name", "abc-123")
 
 
 def wildcard_dns1123_subdomain(value: str) -> list[str]:
-    return _check(value, SUBDOMAIN_MAX, _WILDCARD, _WILDCARD_TEXT, "*.example.com")
+    return _check(value, _SUBDOMAIN_CHARACTERS, _WILDCARD, _WILDCARD_TEXT, "*.example.com")
 
 
 def qualified_name(value: str) -> list[str]:
@@ -152,18 +159,18 @@ def qualified_name(value: str) -> list[str]:
         out += _prefixed([EMPTY] if not prefix else dns1123_subdomain(prefix), "prefix part ")
     else:
         text = regex_error(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
-        return [f"a qualified name {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+        return [f"a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     if not name:
         out.append(f"name part {EMPTY}")
     elif _bytes(name) > LABEL_MAX:
-        out.append(f"name part {max_length(LABEL_MAX)}")
+        out.append(f"name part {_LABEL_BYTES}")
     if not _matches(_QUALIFIED, name):
         out.append("name part " + regex_error(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc"))
     return out
 
 
 def label_value(value: str) -> list[str]:
-    return _check(value, LABEL_MAX, _LABEL_VALUE, _LABEL_VALUE_TEXT, "MyValue", "my_value", "12345")
+    return _check(value, _LABEL_BYTES, _LABEL_VALUE, _LABEL_VALUE_TEXT, "MyValue", "my_value", "12345")
 
 
 def fully_qualified_name(value: str) -> list[str]:
@@ -270,7 +277,7 @@ def env_var_name(value: str, relaxed: bool = True) -> list[str]:
 
 def config_map_key(value: str) -> list[str]:
     """A key of ConfigMap.data or Secret.data: it becomes a file name."""
-    out = _check(value, SUBDOMAIN_MAX, _CONFIG_KEY, _CONFIG_KEY_TEXT, "key.name", "KEY_NAME", "key-name")
+    out = _check(value, _SUBDOMAIN_CHARACTERS, _CONFIG_KEY, _CONFIG_KEY_TEXT, "key.name", "KEY_NAME", "key-name")
     return out + _no_directory(value)
 
 

@@ -22,6 +22,8 @@ _DECIMAL_BY_EXPONENT = {exponent: suffix for suffix, exponent in _DECIMAL.items(
 _BINARY_BY_SHIFT = {shift: suffix for suffix, shift in _BINARY.items()} | {0: ""}
 _EXPONENT = re.compile(r"[eE][+-]?[0-9]+\Z")
 _NANO = Decimal("1e-9")
+# Beyond this nothing is meant seriously; upstream then falls back to the largest 64-bit integer, and so do we.
+_ABSURD = Decimal("1e36")
 _MAX = Decimal(2**63 - 1)
 _CONTEXT = Context(prec=120, rounding=ROUND_UP)
 _MAX_TEXT = 128  # No real quantity is longer; a bound for what a request can make us compute.
@@ -52,8 +54,8 @@ def _parse(text: str) -> tuple[Decimal, str]:
         form, scaled = "DecimalExponent", number.scaleb(max(-200, min(exponent, 200)), _CONTEXT)
     else:
         raise ValueError(_SUFFIX_WRONG)
-    # Upstream caps at 2^63-1 and rounds what is finer than a billionth away from zero.
-    if abs(scaled) > _MAX:
+    # As upstream, what is finer than a billionth is rounded away from zero.
+    if abs(scaled) > _ABSURD:
         scaled = _MAX.copy_sign(scaled)
     if scaled != 0:
         scaled = scaled.quantize(_NANO, rounding=ROUND_UP, context=_CONTEXT)

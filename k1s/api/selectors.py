@@ -56,11 +56,15 @@ class Requirement:
         return f"{self.key}{sign}{self.values[0]}"
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def requirement(key: str, operator: str, values: Iterable[str] = ()) -> Requirement:
     """A checked Requirement, as labels.NewRequirement. ApiError 400 if it makes no sense."""
     faults = names.qualified_name(key)
     if faults:
-        raise bad_request(f"<nil>: Invalid value: {json.dumps(key)}: {'; '.join(faults)}")
+        raise bad_request(f"<nil>: Invalid value: {_quoted(key)}: {'; '.join(faults)}")
     # Sets of values print sorted; the sign of a single value stays as written.
     chosen = tuple(sorted(set(values)))
     shown = "[" + " ".join(chosen) + "]"
@@ -74,12 +78,12 @@ def requirement(key: str, operator: str, values: Iterable[str] = ()) -> Requirem
         if len(chosen) != 1:
             raise bad_request(f"values: Invalid value: {shown}: for 'Gt', 'Lt' operators, exactly one value is required")
         if not _INTEGER.match(chosen[0]):
-            text = f"values[0]: Invalid value: {json.dumps(chosen[0])}: for 'Gt', 'Lt' operators, the value must be an integer"
+            text = f"values[0]: Invalid value: {_quoted(chosen[0])}: for 'Gt', 'Lt' operators, the value must be an integer"
             raise bad_request(text)
     for index, value in enumerate(chosen):
         faults = names.label_value(value)
         if faults:
-            raise bad_request(f"values[{index}][{key}]: Invalid value: {json.dumps(value)}: {'; '.join(faults)}")
+            raise bad_request(f"values[{index}][{key}]: Invalid value: {_quoted(value)}: {'; '.join(faults)}")
     return Requirement(key, operator, chosen)
 
 
@@ -143,7 +147,7 @@ def labels_from(selector: Mapping[str, Any] | None) -> LabelSelector:
     for expression in selector.get("matchExpressions") or ():
         operator = _OPERATORS.get(expression.get("operator", ""))
         if operator is None:
-            raise bad_request(f"{json.dumps(expression.get('operator', ''))} is not a valid label selector operator")
+            raise bad_request(f"{_quoted(expression.get('operator', ''))} is not a valid label selector operator")
         out.append(requirement(expression.get("key", ""), operator, expression.get("values") or ()))
     # metav1.LabelSelectorAsSelector makes matchLabels "in" with one value, which prints as "=".
     return LabelSelector(
@@ -232,7 +236,7 @@ class _LabelParser:
             raise bad_request(f"found '{key}', expected: identifier")
         faults = names.qualified_name(key)
         if faults:
-            raise bad_request(f"<nil>: Invalid value: {json.dumps(key)}: {'; '.join(faults)}")
+            raise bad_request(f"<nil>: Invalid value: {_quoted(key)}: {'; '.join(faults)}")
         if absent:
             return requirement(key, NOT_EXISTS)
         if self._peek()[0] in ("end", ","):
@@ -259,8 +263,9 @@ class _LabelParser:
             raise bad_request(f"found '{literal}' expected: '('")
         kind, literal = self._peek()
         if kind == ")":
+            # "()" is the set of the empty string, says upstream.
             self._next()
-            return []
+            return [""]
         if kind not in ("id", ","):
             raise bad_request(f"found '{literal}', expected: ',', ')' or identifier")
         # Between commas an identifier or nothing, and nothing is the empty string.
