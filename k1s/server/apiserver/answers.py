@@ -14,7 +14,7 @@ import orjson
 
 from k1s.api.catalog import Resource
 from k1s.api.errors import ApiError
-from k1s.api.table import cells, columns
+from k1s.api.table import cells, columns, row_conditions
 from k1s.base.http import Request, Response
 from k1s.server.apiserver.entries import frame
 from k1s.server.apiserver.negotiation import PLAIN, Media, takes_gzip
@@ -113,6 +113,9 @@ def table(
 
 def row(obj: Object, resource: Resource, now: float, include: str) -> Object:
     out: Object = {"cells": cells(resource, obj, now)}
+    conditions = row_conditions(resource, obj)
+    if conditions:
+        out["conditions"] = conditions
     if include == "Metadata":
         out["object"] = partial(obj)
     elif include == "Object":

@@ -32,6 +32,7 @@ from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.flow import Flow
 from k1s.server.apiserver.informers import CacheInformers
 from k1s.server.apiserver.list_bodies import ListBodies
+from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.non_resource import NonResource
 from k1s.server.apiserver.object_store import ObjectStore
 from k1s.server.apiserver.openapi import OpenApi
@@ -176,6 +177,8 @@ class ApiServer:
         if not info.is_resource:
             return await self._non_resource.handle(request, info)
         handler = self._registry.find(info)
+        if info.resource is not None and not info.resource.persisted:
+            accepted(request)  # reviews have no other form, so a Table is refused here for all of them
         return await handler(request, info, user, self)
 
     def _open(self, path: str) -> bool:

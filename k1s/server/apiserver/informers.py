@@ -32,18 +32,21 @@ class CacheInformer:
         await self._hub.fresh()
 
     def get(self, name: str, namespace: str = "") -> Object | None:
+        self._cache.read = True
         entry = self._cache.get(f"{namespace}/{name}" if namespace else name)
         if entry is None or (self._narrow and not self._selection.matches(entry)):
             return None
         return entry.obj()
 
     def list(self, namespace: str = "", selector: LabelSelector | None = None) -> Iterable[Object]:
+        self._cache.read = True
         found = (entry.obj() for entry in self._mine(self._cache.entries(namespace or self._selection.namespace)))
         if selector is None:
             return list(found)
         return [obj for obj in found if selector.matches(obj["metadata"].get("labels") or {})]
 
     def by_index(self, index: str, value: str) -> Iterable[Object]:
+        self._cache.read = True
         return [entry.obj() for entry in self._mine(self._cache.indexed(index, value))]
 
     def add_index(self, name: str, values: Callable[[Object], Iterable[str]]) -> None:

@@ -127,11 +127,14 @@ class OpenApi:
         for resource in self._catalog:
             roots.update(_roots(resource))
             paths.update(_paths(resource, v3=False))
+        found = _closure(roots, _V2)
+        for types in self.custom.values():
+            found.update({name: _clean(schema, _V2, set()) for name, schema in types.items()})
         return {
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": GIT_VERSION},
             "paths": paths,
-            "definitions": _closure(roots, _V2),
+            "definitions": found,
         }
 
 
@@ -207,7 +210,7 @@ def _clean(node: Any, prefix: str, found: set[str]) -> Any:
     out: Object = {}
     for key, value in node.items():
         if key == "$ref":
-            name = definitions.ref_target(value)
+            name = definitions.ref_target(value).removeprefix(_V3)
             found.add(name)
             out[key] = prefix + name
         elif key == "type" and isinstance(value, list):
@@ -264,7 +267,7 @@ _OBJECT = {
 def _paths(resource: Resource, *, v3: bool) -> Object:
     base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     home = f"{base}/namespaces/{{namespace}}/{resource.plural}" if resource.namespaced else f"{base}/{resource.plural}"
-    ref = _custom_name(resource) if resource.custom and v3 else ""
+    ref = _custom_name(resource) if resource.custom else ""
     if not resource.custom:
         ref = _name(resource.group, resource.version, resource.kind)
     list_ref = _name(resource.group, resource.version, resource.list_kind) if not resource.custom else ""

@@ -36,6 +36,8 @@ class ResourceCache:
         # Changes after this revision are in the ring.
         self.ring_start = 0
         self.watchers: set[Watcher] = set()
+        # Whether somebody reads single objects (an informer's get or list): only then decoded ones are worth keeping.
+        self.read = False
         # Called when the last object has gone.
         self.on_empty: Callable[[], None] | None = None
         self._entries: dict[str, Entry] = {}
@@ -73,7 +75,7 @@ class ResourceCache:
         self._indices[name] = table
         for key in self._keys:
             entry = self._entries[key]
-            for value in values(entry.obj()):
+            for value in values(entry.peek()):
                 table.setdefault(value, {})[key] = entry
 
     # Being told
@@ -81,7 +83,10 @@ class ResourceCache:
     def add_handler(self, handler: ChangeHandler) -> None:
         self._handlers.append(handler)
         for key in list(self._keys):
-            handler(None, self._entries[key].obj())
+            entry = self._entries[key]
+            handler(None, entry.obj())
+            if not self.read:
+                entry.forget()
 
     def watch(self, watcher: Watcher, after: int) -> None:
         """Add a watcher and give it what happened after revision `after`. Raises ApiError 410."""
@@ -157,6 +162,8 @@ class ResourceCache:
             watcher.offer(change, shared)
         if previous is not None:
             previous.forget()
+        if not self.read:
+            entry.forget()
         self._remember(change)
 
     def _reindex(self, name: str, values: IndexFunction, change: Change) -> None:

@@ -302,3 +302,12 @@ async def test_two_versions_of_one_kind(api: Api) -> None:
     )
     listed = await api.ok("GET", v1)
     assert listed["items"][0]["spec"]["targetCPUUtilizationPercentage"] == 50
+
+
+async def test_a_field_that_stands_twice_in_a_patch(api: Api) -> None:
+    await api.ok("POST", CMS, config_map("a"))
+    body, merge = b'{"data":{"x":"1","x":"2"}}', "application/merge-patch+json"
+    strict = await api("PATCH", f"{CMS}/a?fieldValidation=Strict", body, type=merge)
+    assert strict.status == 400 and 'duplicate field "data.x"' in strict.json["message"]
+    warned = await api("PATCH", f"{CMS}/a", body, type=merge)
+    assert warned.json["data"] == {"x": "2"} and 'duplicate field \\"data.x\\"' in warned.warnings[0]

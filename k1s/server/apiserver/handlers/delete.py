@@ -5,6 +5,7 @@ Owns: handle, handle_collection, read_options. Called by: registry. Never does: 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.errors import ApiError, bad_request
@@ -20,6 +21,9 @@ from k1s.server.apiserver.strategies.table import strategy_for
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
+
+# Objects of a collection that are deleted at the same time: they share commits.
+_AT_ONCE = 32
 
 
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
@@ -46,20 +50,26 @@ async def handle_collection(request: Request, info: RequestInfo, user: UserInfo,
     await server.objects.fresh()
     entries = selected(server, call.resource, selection)
     deleted: list[bytes] = []
-    for entry in entries:
-        try:
-            await _admit(call, entry, options)
-            last, _ = await delete_object(server, call.stored, entry.namespace, entry.name, options, call.origin)
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            continue
-        deleted.append(server.rendered(call.resource, last))
+    for start in range(0, len(entries), _AT_ONCE):
+        gone = await asyncio.gather(*(_delete_one(call, entry, options) for entry in entries[start : start + _AT_ONCE]))
+        deleted += [raw for raw in gone if raw is not None]
     head = (
         f'{{"kind":"{call.resource.list_kind}","apiVersion":"{call.resource.api_version}",'
         f'"metadata":{{"resourceVersion":"{server.objects.revision}"}},"items":['
     )
     return object_answer(request, call.resource, head.encode() + b",".join(deleted) + b"]}", server.clock.now())
+
+
+async def _delete_one(call: Call, entry: Entry, options: DeleteOptions) -> bytes | None:
+    """The object's last state; None if it had gone already."""
+    try:
+        await _admit(call, entry, options)
+        last, _ = await delete_object(call.server, call.stored, entry.namespace, entry.name, options, call.origin)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return None
+    return call.server.rendered(call.resource, last)
 
 
 async def _admit(call: Call, entry: Entry, options: DeleteOptions) -> None:

@@ -5,7 +5,7 @@ Owns: handle, handle_status, apply_patch. Called by: registry, subresources. Nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -62,11 +62,12 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
         entry, created = await _apply(call, body, reset)
     else:
         change = patcher(call, kind, body)
+        duplicates = decode_json(body)[1] if kind != JSON_PATCH else []
         if not call.manager:
             call.manager = call.agent()
 
         def produce(current: Object, entry: Entry) -> Object:
-            return patched(call, current, change)
+            return patched(call, current, change, duplicates)
 
         entry, created = await update_object(call, produce, reset=reset), False
     raw = server.rendered(call.resource, entry)
@@ -121,7 +122,7 @@ def _object(value: Any) -> Object:
     return value
 
 
-def patched(call: Call, current: Object, change: Callable[[Object], Object]) -> Object:
+def patched(call: Call, current: Object, change: Callable[[Object], Object], duplicates: Sequence[str] = ()) -> Object:
     """The current object, patched, with everything checked that a client could have broken."""
     out = change(current)
     if out is current:
@@ -130,7 +131,7 @@ def patched(call: Call, current: Object, change: Callable[[Object], Object]) -> 
         out["metadata"] = {}
     check_kind(out, call.resource, call.server)
     call.warnings.clear()
-    call.typed(out, call.resource)
+    call.typed(out, call.resource, duplicates)
     return out
 
 
