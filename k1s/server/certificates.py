@@ -128,7 +128,12 @@ class ServerCertificates:
         while True:
             due = min(pki.validity(self._pairs[leaf.name].certificate).renew_at for leaf in self._leaves())
             await self._clock.sleep(min(max(due - self._clock.now(), 1.0), _LONGEST_SLEEP))
-            self.renew_due()
+            try:
+                self.renew_due()
+            except OSError as error:
+                # A full disk, most likely. A third of the life is left: no reason to stop serving.
+                log.error("certificates are due but cannot be written: %s; trying again in an hour", error)
+                await self._clock.sleep(_LONGEST_SLEEP)
 
     def server_context(self) -> ssl.SSLContext:
         """For the API server's listener. Client certificates are optional (tokens exist) but must be of client-ca."""

@@ -94,3 +94,34 @@ def test_the_kubeconfigs_mode_is_what_was_asked(tmp_path: Path) -> None:
     for options in (config(tmp_path), wanted):
         ServerCertificates(options, clock).ensure()
     assert stat.S_IMODE((tmp_path / "k1s.yaml").stat().st_mode) == 0o644
+
+
+async def test_a_full_disk_does_not_end_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = VirtualClock()
+    made = certificates(tmp_path, clock)
+    old = made.pair(SERVING).certificate
+
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pki, "save", fail)
+        task = asyncio.create_task(made.run(lambda: None))
+        await clock.advance(260 * pki.DAY)
+        assert not task.done()
+    await clock.advance(pki.DAY)
+    assert made.pair(SERVING).certificate != old
+    task.cancel()
+
+
+def test_a_board_without_a_clock_can_start(tmp_path: Path) -> None:
+    first = certificates(tmp_path, VirtualClock(1000.0))
+    assert pki.validity(first.server_ca_pem).not_after > 1_900_000_000
+    ca, leaf = first.server_ca_pem, first.pair(SERVING).certificate
+    # The clock is set at last; the leaf has expired by then.
+    second = certificates(tmp_path, VirtualClock(1_800_000_000.0))
+    assert second.server_ca_pem == ca
+    assert second.pair(SERVING).certificate != leaf
+    # Back at 1970 after a power cut: nothing is made anew for a clock that is wrong.
+    third = certificates(tmp_path, VirtualClock(1000.0))
+    assert third.pair(SERVING).certificate == second.pair(SERVING).certificate

@@ -124,7 +124,9 @@ def _unspecified(pod: Object, names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _stored(resource: Resource) -> Resource:
-    return resource if resource.custom else builtin(resource.kind, resource.storage_group or resource.group)
+    if resource.custom:
+        return resource
+    return builtin(resource.kind, resource.storage_group if resource.storage_version else resource.group)
 
 
 def _shown(names: list[str], amounts: Usage) -> str:
