@@ -26,6 +26,8 @@ log = logging.getLogger("k1s.controller")
 KeysOf = Callable[[Object | None, Object | None], Iterable[str]]
 Reconcile = Callable[[str], Awaitable[float | None]]
 
+# A refusal can name hundreds of fields.
+_MAX_REASON = 400
 _SECONDS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
 
@@ -135,6 +137,7 @@ class Controller:
 
     def _failed(self, key: str, cause: int, reason: str, *, quiet: bool = False) -> bool:
         """Plan the next try; True if this reason was logged for the first time."""
+        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
         self.queue.retry(key, cause)
         if self._metrics is not None:
             self._metrics.retries.add(self.name)

@@ -79,7 +79,7 @@ class Cluster:
                     number += 1
                     ended = "job-name" in meta.get("labels", {})
                     ready = {"type": "Ready", "status": "True", "lastTransitionTime": rfc3339(REAL_CLOCK.now())}
-                    ip = f"10.42.0.{number}"
+                    ip = f"10.42.{number // 250}.{number % 250 + 1}"
                     status = {
                         "phase": "Succeeded" if ended else "Running",
                         "conditions": [ready],

@@ -88,10 +88,14 @@ class EndpointsController(Reconciler):
         namespace, name = meta.split_key(key)
         service, existing = self.services.get(name, namespace), self.endpoints.get(name, namespace)
         if service is None:
+            self.hold_back(key, 0)
             await self._delete(existing)
             return None
         if not services.has_endpoints(service):
             return None
+        present = (existing or {}).get("subsets") or ()
+        if pause := self.hold_back(key, sum(len(s.get("addresses") or ()) for s in present)):
+            return pause
         members = [pod for pod in self.pods.list(namespace) if services.selects(service, pod)]
         new = plan(service, members)
         try:

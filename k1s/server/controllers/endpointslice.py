@@ -192,12 +192,15 @@ class EndpointSliceController(Reconciler):
         service = self.services.get(name, namespace)
         if service is None:
             self.expectations.forget(key)
+            self.hold_back(key, 0)
             return None  # the garbage collector takes its slices
         if wait := self.expectations.wait(key):
             return wait  # a slice just made is not in the cache yet: its arrival wakes us
         existing = list(self.slices.by_index(SERVICE_NAME, key))
         if not existing and not services.has_endpoints(service):
             return None
+        if pause := self.hold_back(key, sum(len(s.get("endpoints") or ()) for s in existing)):
+            return pause
         members = [pod for pod in self.pods.list(namespace) if services.selects(service, pod)]
         todo = plan(service, members, existing, self._zone_of)
         if todo.create:

@@ -33,6 +33,11 @@ class Context:
     catalog: Catalog = field(default_factory=builtin_catalog)
 
 
+# A key with many parts costs time in proportion to their number, and each part's change wakes it: looking at all of them for
+# every change would cost the square. From this size on the changes of so many seconds per part are taken together.
+PACED_SIZE, PACED_SECONDS, PACED_MOST = 20, 0.0005, 0.5
+
+
 class Reconciler:
     """A controller: `watches()` says which changes wake which key, `reconcile(key)` does the work."""
 
@@ -42,6 +47,8 @@ class Reconciler:
     def __init__(self, context: Context) -> None:
         self.client, self.informers, self.clock = context.client, context.informers, context.clock
         self.events, self.config, self.catalog = context.events, context.config, context.catalog
+        # Keys of that size -> when they may be looked at again.
+        self._paced: dict[str, float] = {}
         self.controller = Controller(
             self.name, self.reconcile, clock=context.clock, workers=self.workers, metrics=context.metrics
         )
@@ -59,6 +66,18 @@ class Reconciler:
 
     def cache(self, resource: Resource) -> Informer:
         return self.informers.informer(resource)
+
+    def hold_back(self, key: str, size: int) -> float:
+        """0 if `key`, which has `size` parts, may be worked on now, else the seconds to come again after."""
+        now = self.clock.monotonic()
+        due = self._paced.get(key, 0.0)
+        if now < due:
+            return due - now
+        if size >= PACED_SIZE:
+            self._paced[key] = now + min(size * PACED_SECONDS, PACED_MOST)
+        else:
+            self._paced.pop(key, None)
+        return 0.0
 
     def stamp(self) -> str:
         """Now, as metav1.Time."""

@@ -124,9 +124,13 @@ class ReplicaController(Reconciler):
         owner = self.owners.get(name, namespace)
         if owner is None:
             self.expectations.forget(key)
+            self.hold_back(key, 0)
             return None
+        owned = list(keys.owned(self.pods, owner))
+        if pause := self.hold_back(key, len(owned)):
+            return pause
         wait = self.expectations.wait(key)
-        claims = claim(owner, self.selector(owner), keys.owned(self.pods, owner), keys.orphans(self.pods, namespace))
+        claims = claim(owner, self.selector(owner), owned, keys.orphans(self.pods, namespace))
         mine = await apply_claims(self.client, claims, owner, self.resource, POD)
         failure: Object | None = None
         error: ApiError | None = None
