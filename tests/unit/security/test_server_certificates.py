@@ -1,7 +1,9 @@
 """The server's certificates over a year of virtual time."""
 
 import asyncio
+import ssl
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,3 +127,28 @@ def test_a_board_without_a_clock_can_start(tmp_path: Path) -> None:
     # Back at 1970 after a power cut: nothing is made anew for a clock that is wrong.
     third = certificates(tmp_path, VirtualClock(1000.0))
     assert third.pair(SERVING).certificate == second.pair(SERVING).certificate
+
+
+def shown_by(context: ssl.SSLContext, trusted: bytes) -> bytes:
+    """The certificate that a listener with this context presents in a new handshake, DER."""
+    client = ssl.create_default_context(cadata=trusted.decode())
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    a = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    b = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(6):
+        for side in (a, b):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    return a.getpeercert(binary_form=True) or b""
+
+
+def test_new_connections_get_the_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    made = certificates(tmp_path, VirtualClock(time.time()), "192.0.2.7")
+    context = made.server_context()
+    before = shown_by(context, made.server_ca_pem)
+    made.set_addresses(["192.0.2.8"])
+    after = shown_by(context, made.server_ca_pem)
+    assert before != after
+    assert ssl.DER_cert_to_PEM_cert(after).encode().split() == made.pair(SERVING).certificate.split()
