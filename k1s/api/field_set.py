@@ -183,11 +183,12 @@ def canonical(fields: FieldSet) -> FieldSet:
     for element, node in fields.items():
         if not isinstance(node, dict):
             raise ValueError(f"not a set of fields: {element}")
-        out[_canonical_element(element)] = canonical(node)
+        # Clients may send elements of any size; only those of a sane one are remembered.
+        spell = _remembered if len(element) <= _REMEMBERED_LENGTH else _canonical_element
+        out[spell(element)] = canonical(node)
     return out
 
 
-@lru_cache(maxsize=4096)
 def _canonical_element(element: str) -> str:
     kind = element[:2]
     if element == SELF or kind in ("f:", "i:"):
@@ -199,6 +200,10 @@ def _canonical_element(element: str) -> str:
         if isinstance(value, dict):
             return key_element(value)
     raise ValueError(f"unknown kind of path element: {element}")
+
+
+_REMEMBERED_LENGTH = 200
+_remembered = lru_cache(maxsize=4096)(_canonical_element)
 
 
 def path_text(path: Path) -> str:

@@ -17,9 +17,15 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT", "__bool__":
 
 # Structs that Go holds by value: they are there (and empty) in any object whose parent is there. So giving them their first
 # field is no change of the struct itself, and upstream records no "." for them. OpenAPI cannot tell them from pointers.
-_ALWAYS_THERE = frozenset(
-    ("metadata", "spec", "status", "template", "jobTemplate", "strategy", "updateStrategy", "loadBalancer", "scaleTargetRef")
-) | frozenset(("nodeInfo", "daemonEndpoints", "kubeletEndpoint", "involvedObject", "regarding", "source", "names"))
+_ALWAYS_THERE = (
+    frozenset(
+        ("metadata", "spec", "status", "template", "jobTemplate", "strategy", "updateStrategy", "loadBalancer", "scaleTargetRef")
+    )
+    | frozenset(
+        ("nodeInfo", "daemonEndpoints", "kubeletEndpoint", "involvedObject", "regarding", "source", "deprecatedSource", "names")
+    )
+    | frozenset(("acceptedNames", "devices", "limitResponse"))
+)
 _VALUE_RESOURCES = ("Container", "EphemeralContainer", "PersistentVolumeClaimSpec")
 
 
@@ -198,11 +204,19 @@ def _both(kind: Callable[[Any, Schema], bool], old: Any, new: Any, schema: Schem
     return bool(old or new) and (old is None or kind(old, schema)) and (new is None or kind(new, schema))
 
 
+def _held_by_value(schema: Schema, field: str) -> bool:
+    if field == "resources":
+        return schema.short_name in _VALUE_RESOURCES
+    if field == "template" and schema.short_name == "ReplicationControllerSpec":
+        return False
+    return field in _ALWAYS_THERE or field in schema.required
+
+
 def _implied(schema: Schema, field: str, child: Schema) -> Any:
     """What Go holds in a field that is not there: an empty struct, null in a required list or map, or nothing at all."""
     if not schema.builtin:
         return ABSENT
-    if child.is_struct and (field in _ALWAYS_THERE or (field == "resources" and schema.short_name in _VALUE_RESOURCES)):
+    if child.is_struct and _held_by_value(schema, field):
         return {}
     if field in schema.required and child.type in ("array", "object"):
         return None
