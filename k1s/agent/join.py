@@ -70,7 +70,11 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
     """Credentials for this node, asked for if need be; waits while the server cannot be reached. Raises JoinError."""
     files = _Files(config.tls_dir)
     name, address = node_identity(config)
+    token = _token(config)
     known = files.result(name, address)
+    if known is not None and _of_another_cluster(files, token):
+        log.warning("the token is for another cluster than this machine's certificates: joining anew")
+        known = None
     if known is not None and not _expired(files, clock.now()):
         return known
     failures = 0
@@ -79,8 +83,13 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
             if known is not None:
                 await asyncio.to_thread(_renew, config, files, name, address)
             else:
-                await asyncio.to_thread(_join, config, files, name, address)
+                await asyncio.to_thread(_join, config, token, files, name, address)
             break
+        except JoinError as error:
+            if known is None or not token:
+                raise
+            log.warning("the old certificates are of no use (%s): joining anew", error)
+            known = None
         except _Unreachable as error:
             failures += 1
             delay = _RETRY.delay(failures)
@@ -180,8 +189,21 @@ def _expired(files: _Files, now: float) -> bool:
     return now >= pki.validity(files.client[0].read_bytes()).not_after
 
 
-def _join(config: AgentConfig, files: _Files, name: str, address: str) -> None:
-    token = (config.token or (Path(config.token_file).read_text() if config.token_file else "")).strip()
+def _token(config: AgentConfig) -> str:
+    """The token, "" if there is none: a machine that has joined does not need it any more."""
+    if config.token or not config.token_file:
+        return config.token.strip()
+    return (read_if_exists(Path(config.token_file)) or b"").decode().strip()
+
+
+def _of_another_cluster(files: _Files, token: str) -> bool:
+    prefix, whole, _ = token.partition("::")
+    return bool(whole) and prefix != f"K10{pki.ca_hash(files.server_ca.read_bytes())}"
+
+
+def _join(config: AgentConfig, token: str, files: _Files, name: str, address: str) -> None:
+    if not token and config.token_file:
+        raise JoinError(f"--token-file: there is no token in {config.token_file}")
     if not token:
         raise JoinError(
             "this machine has not joined yet: it needs --token (on the server: the file node-token in its data directory)"

@@ -231,6 +231,46 @@ async def test_a_deleted_node_cannot_renew(cluster: Cluster, tmp_path: Path, clo
         await AgentCertificates(config, joined, clock).renew("192.0.2.10")
 
 
+async def test_a_deleted_node_with_an_expired_certificate_joins_anew_if_it_has_a_token(
+    cluster: Cluster, tmp_path: Path, clock: Now
+) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    subject = pki.Subject("system:node:node-1", ("system:nodes",))
+    past = clock.now() - 400 * pki.DAY
+    key = joined.client_key.read_bytes()
+    expired = pki.issue(cluster.certificates.ca("client-ca"), key, subject, usage="client", now=past)
+    joined.client_certificate.write_bytes(expired)
+    with pytest.raises(JoinError, match="join again with a token"):
+        await ensure_credentials(replace(config, token=""), clock)
+    await ensure_credentials(config, clock)
+    assert pki.validity(joined.client_certificate.read_bytes()).not_after > clock.now()
+
+
+async def test_a_token_of_another_cluster_makes_the_machine_join_that_one(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    await ensure_credentials(agent(cluster, tmp_path), clock)
+    rebuilt = Cluster(tmp_path / "rebuilt", informers, clock)
+    await rebuilt.start()
+    config = agent(rebuilt, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    assert joined.server_ca.read_bytes() == rebuilt.certificates.server_ca_pem
+    assert pki.signed_by(joined.client_certificate.read_bytes(), rebuilt.certificates.client_ca_pem)
+    await rebuilt.listener.close(0)
+
+
+async def test_a_token_file_matters_only_until_the_machine_has_joined(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    file = tmp_path / "token"
+    config = agent(cluster, tmp_path, token="", token_file=str(file))
+    with pytest.raises(JoinError, match="--token-file"):
+        await ensure_credentials(config, clock)
+    file.write_text(cluster.tokens.node)
+    first = await ensure_credentials(config, clock)
+    file.unlink()
+    assert await ensure_credentials(config, clock) == first
+
+
 async def test_renewal_needs_the_key_and_not_only_the_certificate(
     cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
 ) -> None:
