@@ -154,6 +154,8 @@ async def test_deployment_with_service_rolls_and_goes(cluster: Cluster) -> None:
         return bool(new and conditions["Progressing"] == "NewReplicaSetAvailable" and not status.get("unavailableReplicas"))
 
     await cluster.until(rolled)
+    events = [(e["reason"], e["source"]["component"]) for e in cluster.cached("Event") if e["involvedObject"]["name"] == "web"]
+    assert ("ScalingReplicaSet", "deployment-controller") in events
     assert sorted(rs["spec"]["replicas"] for rs in cluster.cached("ReplicaSet")) == [0, 3]
     await cluster.client.delete(builtin("Deployment"), "web", "default", propagation="Foreground")
     await cluster.until(lambda: not cluster.cached("Deployment") and not cluster.cached("Pod"))

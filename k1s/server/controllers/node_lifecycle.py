@@ -108,7 +108,8 @@ class NodeLifecycleController(Reconciler):
         if taints != nodes.taints_of(node):
             patch = {"metadata": {"resourceVersion": meta.resource_version(node)}, "spec": {"taints": taints}}
             await self.client.patch(NODE, key, "", patch)
-        if nodes.ready_status(node) != "True":
+        # A node that says itself that it is not ready still speaks for its pods.
+        if nodes.ready_status(node) == "Unknown":
             await self._mark_pods_not_ready(key)
         # A silent node is looked at again when it renews its lease and posts its status; the timer only finds new silence.
         delay = left if left > 0 else self.config.node_monitor_grace
