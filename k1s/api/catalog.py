@@ -70,10 +70,14 @@ class Resource:
         return "get" in self.verbs
 
     @property
+    def stored_group(self) -> str:
+        """The group its objects are stored in; "" may be meant (Events), so the version says whether it is set."""
+        return self.storage_group if self.storage_version else self.group
+
+    @property
     def storage_prefix(self) -> str:
         """`/registry/<group>/<plural>/`; the core group has no segment."""
-        group = self.storage_group or self.group
-        plural = self.storage_plural or self.plural
+        group, plural = self.stored_group, self.storage_plural or self.plural
         return f"/registry/{group}/{plural}/" if group else f"/registry/{plural}/"
 
     def subresource(self, name: str) -> Subresource | None:

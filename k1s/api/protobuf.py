@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import gzip
 import struct
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from k1s.api.errors import bad_request
-from k1s.base.clock import rfc3339, rfc3339_micro
 
 Object = dict[str, Any]
 
@@ -85,7 +85,7 @@ def decode_protobuf(body: bytes) -> Object:
         if not message:
             raise bad_request(f'no kind "{kind}" is registered for version "{api_version}"')
         return {"apiVersion": api_version, "kind": kind, **_message(raw, message, 0)}
-    except (_Malformed, UnicodeDecodeError, struct.error, orjson.JSONDecodeError, OverflowError) as error:
+    except (_Malformed, UnicodeDecodeError, struct.error, orjson.JSONDecodeError, OverflowError, OSError) as error:
         raise bad_request(f"the protobuf message cannot be decoded: {error}") from None
 
 
@@ -218,8 +218,9 @@ def _special(kind: str, data: bytes, depth: int) -> Any:
     if kind in "TU":
         if not parts:
             return None
-        seconds = _number(parts.get(1, 0)) + _number(parts.get(2, 0)) / 1e9
-        return rfc3339(seconds) if kind == "T" else rfc3339_micro(seconds)
+        moment = datetime.fromtimestamp(_number(parts.get(1, 0)), UTC)
+        fraction = "" if kind == "T" else f".{_number(parts.get(2, 0)) // 1000:06d}"
+        return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
     if kind == "D":
         return f"{_number(parts.get(1, 0)) / 1e9:g}s"
     if kind in "RF":

@@ -260,10 +260,9 @@ async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
         transport.write(head + answer.body)
     else:
         transport.write(head)
-        # TLS copies what one call is given: in slices a list of 27 MB goes out twice as fast, and the client is waited for.
-        body = memoryview(answer.body)
-        for start in range(0, len(body), SLICE_BYTES):
-            transport.write(body[start : start + SLICE_BYTES])
+        # TLS copies what one call is given: in slices a list of 27 MB goes out twice as fast.
+        for start in range(0, len(answer.body), SLICE_BYTES):
+            transport.write(memoryview(answer.body)[start : start + SLICE_BYTES])
             await protocol._drain_helper()
     await protocol._drain_helper()
     return _Sent(keep_alive, answer.status)

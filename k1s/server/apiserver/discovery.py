@@ -140,7 +140,7 @@ def _resource(resource: Resource) -> Object:
     if resource.categories:
         out["categories"] = list(resource.categories)
     if resource.persisted:
-        text = f"{resource.storage_group or resource.group}/{resource.storage_version or resource.version}/{resource.kind}"
+        text = f"{resource.stored_group}/{resource.storage_version or resource.version}/{resource.kind}"
         out["storageVersionHash"] = _hash(text)
     return out
 

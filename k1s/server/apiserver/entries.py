@@ -23,7 +23,7 @@ def head_of(resource: Resource) -> bytes:
 
 
 def _storage_api_version(resource: Resource) -> str:
-    group = resource.storage_group if resource.storage_version else resource.group
+    group = resource.stored_group
     version = resource.storage_version or resource.version
     return f"{group}/{version}" if group else version
 

@@ -146,7 +146,7 @@ class ObjectStore:
 
 def volatile(resource: Resource) -> bool:
     """Leases and events: written often, worth little after a crash."""
-    return (resource.storage_group or resource.group, resource.storage_plural or resource.plural) in _VOLATILE
+    return (resource.stored_group, resource.storage_plural or resource.plural) in _VOLATILE
 
 
 def refusal(error: StoreError) -> ApiError:

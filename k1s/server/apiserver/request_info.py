@@ -53,28 +53,12 @@ def parse(request: Request, catalog: Catalog) -> RequestInfo:
             name = _name_from(fields)
         elif verb == "delete":
             verb = "deletecollection"
-    elif verb == "get" and not subresource and truthy(request, "watch"):
-        # A watch of one named object: old, but client libraries still send it.
-        verb = "watch"
     tail = ""
     if subresource == "proxy":
         at = path.find("/proxy", path.find(f"/{name}/")) + len("/proxy")
         tail = path[at:]
-    return RequestInfo(
-        True,
-        path,
-        verb,
-        group,
-        version,
-        plural,
-        subresource,
-        namespace,
-        name,
-        catalog.by_plural(group, version, plural),
-        tail,
-        labels,
-        fields,
-    )
+    resource = catalog.by_plural(group, version, plural)
+    return RequestInfo(True, path, verb, group, version, plural, subresource, namespace, name, resource, tail, labels, fields)
 
 
 def _other(request: Request) -> RequestInfo:

@@ -56,7 +56,7 @@ _ABSENT = {"status.replicas": "0", "status.successful": "0", "spec.hostNetwork":
 
 
 def _supported(resource: Resource) -> tuple[str, ...]:
-    return (*_EVERYWHERE, *_FIELDS.get((resource.storage_group or resource.group, resource.kind), ()))
+    return (*_EVERYWHERE, *_FIELDS.get((resource.stored_group, resource.kind), ()))
 
 
 def _field(obj: Object, path: str) -> str:
@@ -150,7 +150,7 @@ def _known_path(resource: Resource, path: str) -> str:
         path = _EVENT_NAMES.get(path, path)
     if path in _supported(resource):
         return path
-    if (resource.storage_group or resource.group, resource.kind) in _FIELDS:
+    if (resource.stored_group, resource.kind) in _FIELDS:
         raise bad_request(f"field label not supported: {path}")
     raise bad_request(f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"')
 

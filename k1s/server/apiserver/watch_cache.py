@@ -93,7 +93,8 @@ class WatchCache:
         ready()
         while True:
             try:
-                async for events in self._store.watch(_ROOT, after=self.revision):
+                # Everything, not only objects: the store's revision moves with its own bookkeeping too, and `fresh` waits for it.
+                async for events in self._store.watch("/", after=self.revision):
                     self._feed(events)
             except Expired as error:
                 log.warning("the watch of the store has a gap, listing again: %s", error)

@@ -103,7 +103,7 @@ def strategy_for(resource: Resource) -> Strategy:
     """The strategy of a resource in its storage version."""
     if resource.custom:
         return _CUSTOM_STATUS if resource.subresource("status") else _CUSTOM
-    found = _with_status().get((resource.storage_group or resource.group, resource.kind))
+    found = _with_status().get((resource.stored_group, resource.kind))
     if found is None:
         return _PLAIN_STATUS if resource.subresource("status") else _PLAIN
     return found
