@@ -115,8 +115,8 @@ async def test_leases_and_events_are_volatile(monkeypatch: pytest.MonkeyPatch) -
     assert seen == {"configmaps": False, "coordination.k8s.io": True, "events": True}
 
 
-async def test_reads_do_not_wait_for_the_stores_own_bookkeeping(server) -> None:
+async def test_reads_do_not_wait_for_the_stores_own_bookkeeping(api: Api) -> None:
     """A key outside /registry/ moves the store's revision too (marks of expiring keys): a consistent read must not hang."""
-    await server.objects._store.create("/k1s/expiry/registry/events/", b"{}", origin=Origin("test"))
+    await api.store.create("/k1s/expiry/registry/events/", b"{}", origin=Origin("test"))
     async with asyncio.timeout(2):
-        await server.hub.fresh()
+        await api.server.hub.fresh()
