@@ -18,10 +18,28 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT", "__bool__":
 # Structs that Go holds by value: they are there (and empty) in any object whose parent is there. So giving them their first
 # field is no change of the struct itself, and upstream records no "." for them. OpenAPI cannot tell them from pointers.
 _ALWAYS_THERE = frozenset(
-    (
-        "metadata spec status template jobTemplate strategy updateStrategy loadBalancer scaleTargetRef nodeInfo daemonEndpoints "
-        "kubeletEndpoint involvedObject regarding source deprecatedSource names acceptedNames devices limitResponse"
-    ).split()
+    {
+        "metadata",
+        "spec",
+        "status",
+        "template",
+        "jobTemplate",
+        "strategy",
+        "updateStrategy",
+        "loadBalancer",
+        "scaleTargetRef",
+        "nodeInfo",
+        "daemonEndpoints",
+        "kubeletEndpoint",
+        "involvedObject",
+        "regarding",
+        "source",
+        "deprecatedSource",
+        "names",
+        "acceptedNames",
+        "devices",
+        "limitResponse",
+    }
 )
 _VALUE_RESOURCES = ("Container", "EphemeralContainer", "PersistentVolumeClaimSpec")
 
