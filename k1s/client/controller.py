@@ -92,9 +92,15 @@ class Controller:
 
     def _handler(self, keys: KeysOf) -> Callable[[Object | None, Object | None], None]:
         def changed(old: Object | None, new: Object | None) -> None:
-            woken = tuple(keys(old, new))
+            obj = new if new is not None else old
+            try:
+                woken = tuple(keys(old, new))
+            except Exception as error:
+                # Handlers run while the cache takes the change in: a defect of one controller must not stop it for all.
+                name = ((obj or {}).get("metadata") or {}).get("name")
+                log.error("%s: defect in the keys of %s %s", self.name, (obj or {}).get("kind"), name, exc_info=error)
+                return
             if woken:
-                obj = new if new is not None else old
                 cause = _revision(obj) if obj is not None else 0
                 for key in woken:
                     self.queue.add(key, cause)

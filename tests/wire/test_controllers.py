@@ -202,3 +202,32 @@ async def test_nodes_get_ranges_and_nothing_happens_when_nothing_happens(cluster
     before = cluster.server.hub.revision
     await asyncio.sleep(1.0)
     assert cluster.server.hub.revision == before
+
+
+async def test_custom_resources_are_collected_and_go_with_their_namespace(cluster: Cluster) -> None:
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    names = {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    await cluster.create("CustomResourceDefinition", "things.example.com", spec=spec)
+    await cluster.until(lambda: cluster.server.catalog.by_plural("example.com", "v1", "things") is not None)
+    thing = cluster.server.catalog.by_plural("example.com", "v1", "things")
+    assert thing is not None
+    await cluster.create("Namespace", "n")
+    await cluster.until(lambda: cluster.cached("ServiceAccount", "n"))
+    owner = await cluster.create("ConfigMap", "owner", "n")
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    for name, owners in (("owned", [reference]), ("free", [])):
+        meta = {"name": name, "namespace": "n", "ownerReferences": owners}
+        await cluster.client.create(thing, {"metadata": meta})
+
+    def things() -> list[str]:
+        return [o["metadata"]["name"] for o in cluster.server.informers.informer(thing).list("n")]
+
+    await cluster.until(lambda: len(things()) == 2)
+    await asyncio.sleep(1.2)  # the collector may have had to look for the new resource once more
+    await cluster.client.delete(builtin("ConfigMap"), "owner", "n")
+    await cluster.until(lambda: things() == ["free"])
+    await cluster.client.delete(builtin("Namespace"), "n")
+    await cluster.until(lambda: all(ns["metadata"]["name"] != "n" for ns in cluster.cached("Namespace")))
+    assert things() == []

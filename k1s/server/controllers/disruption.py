@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from k1s.api import meta
-from k1s.api.catalog import Resource, builtin
+from k1s.api.catalog import builtin
 from k1s.api.clone import clone
 from k1s.api.selectors import labels_from
 from k1s.base.clock import rfc3339
@@ -27,7 +27,7 @@ _SCALABLE = {r.kind: r for r in map(builtin, ("ReplicaSet", "Deployment", "State
 
 def plan(budget: Object, mine: Sequence[Object], expected: int | None, now: float) -> Object:
     """The budget's status. `mine`: its pods; `expected`: how many its controllers want, None if that cannot be told."""
-    spec, before = budget["spec"], budget.get("status") or {}
+    spec, before = budget.get("spec") or {}, budget.get("status") or {}
     maximum, minimum = spec.get("maxUnavailable"), spec.get("minAvailable")
     relative = maximum is not None or (isinstance(minimum, str) and minimum.endswith("%"))
     conditions: list[Object] = clone(before.get("conditions") or [])
@@ -75,11 +75,10 @@ class DisruptionController(Reconciler):
         self.scalable = {kind: self.cache(resource) for kind, resource in _SCALABLE.items()}
 
     def watches(self) -> Iterable[Watch]:
-        sized: list[tuple[Resource, object]] = [(r, None) for r in _SCALABLE.values()]
         return (
             (PDB, keys.own_key_unless_deleted),
             (POD, self._pod_changed),
-            *((resource, self._size_changed) for resource, _ in sized),
+            *((resource, self._size_changed) for resource in _SCALABLE.values()),
         )
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
@@ -135,7 +134,7 @@ class DisruptionController(Reconciler):
 
 
 def _selects(budget: Object, pod: Object) -> bool:
-    return labels_from(budget["spec"].get("selector")).matches(meta.labels(pod))
+    return labels_from((budget.get("spec") or {}).get("selector")).matches(meta.labels(pod))
 
 
 def _relevant(pod: Object) -> tuple[object, ...]:

@@ -124,6 +124,25 @@ async def test_controller_retries_quietly_and_passes_the_cause(caplog: pytest.Lo
     assert b'workqueue_retries_total{name="test"} 5' in registry.exposition()
 
 
+async def test_a_defect_in_a_key_function_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def reconcile(key: str) -> float | None:
+        return None
+
+    def broken(old: Any, new: Any) -> list[str]:
+        raise KeyError("spec")
+
+    controller = Controller("test", reconcile, clock=VirtualClock())
+    source = OneObject()
+    controller.watch(source, broken)  # type: ignore[arg-type]
+    task = asyncio.create_task(controller.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    source.handlers[0](None, {"kind": "Pod", "metadata": {"name": "b"}})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert "defect in the keys of Pod b" in caplog.text
+
+
 def test_expectations_hold_back_until_met_or_expired() -> None:
     clock = VirtualClock()
     expected = Expectations(clock)
