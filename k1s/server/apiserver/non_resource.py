@@ -49,7 +49,7 @@ class NonResource:
         if path == "/version" or path == "/version/":
             return json_answer(_version())
         if path.startswith("/openapi/"):
-            return self._server.openapi.answer(request)
+            return await self._server.openapi.answer(request)
         if path in ("/api", "/apis") or path.startswith(("/api/", "/apis/")):
             return self._server.discovery.answer(request)
         for root in _HEALTH:

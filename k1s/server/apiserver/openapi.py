@@ -1,12 +1,13 @@
 """OpenAPI documents: v3 by group and version, and v2 in one piece.
 
 Owns: OpenApi. Called by: non_resource. Never does: know types (api/definitions has them).
-Documents are made when first asked for and kept gzipped. kubectl reads them for `explain`, and to learn that the server
-validates fields (the query parameter fieldValidation on operations).
+Documents are made in a thread when first asked for, and kept gzipped. kubectl reads them to explain fields, and to learn that the
+server validates them (the query parameter fieldValidation on operations).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import zlib
 from collections.abc import Iterable
@@ -35,6 +36,8 @@ class OpenApi:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._documents: dict[str, bytes] = {}
+        # Counts changes, so that a document that was being made during one is not kept.
+        self._changes = 0
         # Custom types: definition name -> OpenAPI v3 schema, for the group and version in the key.
         self.custom: dict[tuple[str, str], dict[str, Object]] = {}
 
@@ -58,30 +61,32 @@ class OpenApi:
 
     def invalidate(self, group: str = "", version: str = "") -> None:
         """The resources of a group and version have changed."""
+        self._changes += 1
         for slot in ("v2", "index", _slot(group, version)):
             self._documents.pop(slot, None)
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """/openapi/v2, /openapi/v3, /openapi/v3/api/v1, /openapi/v3/apis/GROUP/VERSION. Raises ApiError 404."""
         path = request.path.rstrip("/")
         if path == "/openapi/v2":
-            return self._send(request, "v2")
+            return await self._send(request, "v2")
         if path == "/openapi/v3":
-            return self._send(request, "index")
+            return await self._send(request, "index")
         slot = path.removeprefix("/openapi/v3/")
         if slot not in self._slots():
             raise path_not_found()
-        return self._send(request, slot)
+        return await self._send(request, slot)
 
     def _slots(self) -> list[str]:
         return [_slot(group, version) for group, versions in self._catalog.groups().items() for version in versions]
 
-    def _send(self, request: Request, slot: str) -> Response:
+    async def _send(self, request: Request, slot: str) -> Response:
         packed = self._documents.get(slot)
         if packed is None:
-            packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-            packed = packer.compress(orjson.dumps(self._make(slot))) + packer.flush()
-            self._documents[slot] = packed
+            changes = self._changes
+            packed = await asyncio.to_thread(self._pack, slot)
+            if changes == self._changes:
+                self._documents[slot] = packed
         etag = f'"{hashlib.sha256(packed).hexdigest().upper()[:32]}"'
         headers = [("ETag", etag), ("Vary", "Accept-Encoding")]
         if etag in request.headers.get("If-None-Match", ""):
@@ -89,6 +94,10 @@ class OpenApi:
         if takes_gzip(request):
             return Response(200, packed, headers=[*headers, ("Content-Encoding", "gzip")])
         return Response(200, zlib.decompress(packed, 31), headers=headers)
+
+    def _pack(self, slot: str) -> bytes:
+        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        return packer.compress(orjson.dumps(self._make(slot))) + packer.flush()
 
     def _make(self, slot: str) -> Object:
         if slot == "index":
@@ -128,8 +137,8 @@ class OpenApi:
             roots.update(_roots(resource))
             paths.update(_paths(resource, v3=False))
         found = _closure(roots, _V2)
-        for types in self.custom.values():
-            found.update({name: _clean(schema, _V2, set()) for name, schema in types.items()})
+        for types in list(self.custom.values()):
+            found.update({name: _clean(schema, _V2, set()) for name, schema in list(types.items())})
         return {
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": GIT_VERSION},

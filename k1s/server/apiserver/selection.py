@@ -7,12 +7,12 @@ Source of the fields: upstream's AddFieldLabelConversionFunc calls and each regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from k1s.api.catalog import Resource
 from k1s.api.errors import bad_request
-from k1s.api.selectors import FieldSelector, LabelSelector, parse_fields, parse_labels
+from k1s.api.selectors import DOUBLE_EQUALS, EQUALS, IN, FieldSelector, LabelSelector, parse_fields, parse_labels
 from k1s.server.apiserver.entries import Change, Entry
 
 Object = dict[str, Any]
@@ -80,7 +80,7 @@ def _field(obj: Object, path: str) -> str:
 class Selection:
     """A predicate over entries. `everything` says that it lets all of its namespace through without a look inside."""
 
-    __slots__ = ("_fields", "_labels", "_paths", "everything", "name", "namespace")
+    __slots__ = ("_fields", "_labels", "_needles", "_paths", "everything", "name", "namespace")
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Selection:
         if self._fields is not None:
             self._paths = tuple(dict.fromkeys(_known_path(resource, r.field) for r in self._fields.requirements))
         self.everything = self._labels is None and self._fields is None and not name
+        self._needles = tuple(_needles(self._labels, self._fields))
 
     def matches(self, entry: Entry) -> bool:
         if self.namespace and entry.namespace != self.namespace:
@@ -109,6 +110,10 @@ class Selection:
             return False
         if self._labels is None and self._fields is None:
             return True
+        raw = entry.raw
+        for needle in self._needles:
+            if needle not in raw:
+                return False
         return self.matches_object(entry.peek())
 
     def matches_object(self, obj: Object) -> bool:
@@ -142,6 +147,24 @@ class Selection:
             assert previous is not None
             return "DELETED", previous.at(change.revision)
         return None
+
+
+# Fields whose value stands in the object's JSON as it stands in the selector.
+_PLAIN_FIELDS = ("spec.nodeName", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "metadata.name", "reason")
+
+
+def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> Iterator[bytes]:
+    """What the bytes of every object that is selected contain: most others are told by that, without decoding them.
+
+    Stored objects are compact JSON, and label values and names have no characters that JSON escapes.
+    """
+    for term in labels.requirements if labels is not None else ():
+        if term.operator in (EQUALS, DOUBLE_EQUALS, IN) and len(term.values) == 1:
+            yield f'"{term.key}":"{term.values[0]}"'.encode()
+    for field in fields.requirements if fields is not None else ():
+        if field.operator == "=" and field.field in _PLAIN_FIELDS and field.value.isascii() and field.value.isprintable():
+            if field.value and not set(field.value) & {'"', "\\"}:
+                yield f'"{field.field.rpartition(".")[2]}":"{field.value}"'.encode()
 
 
 def _known_path(resource: Resource, path: str) -> str:

@@ -129,3 +129,14 @@ async def test_large_lists_are_compressed_and_shared(api: Api) -> None:
     assert (await api("GET", CMS, Accept_Encoding="gzip")).raw is packed.raw
     await api.ok("POST", CMS, config_map("one-more"))
     assert len((await api("GET", CMS)).json["items"]) == 5
+
+
+async def test_a_value_in_the_wrong_place_is_not_taken_for_a_label(api: Api) -> None:
+    body = config_map("a", parity="even")
+    await api.ok("POST", CMS, body)
+    for query in ("labelSelector=parity%3Deven", "labelSelector=parity%20in%20(even)"):
+        assert (await api.ok("GET", f"{CMS}?{query}"))["items"] == []
+    tricky = pod("p", nodeName="n1", containers=[{"name": "c", "image": "i", "env": [{"name": "nodeName", "value": "n2"}]}])
+    await api.ok("POST", PODS, tricky)
+    assert (await api.ok("GET", f"{PODS}?fieldSelector=spec.nodeName%3Dn2"))["items"] == []
+    assert len((await api.ok("GET", f"{PODS}?fieldSelector=spec.nodeName%3Dn1,metadata.name%3Dp"))["items"]) == 1
