@@ -186,7 +186,10 @@ async def test_a_name_belongs_to_the_first_key_until_its_node_is_deleted(
     await ensure_credentials(other, clock)
 
 
-async def test_renewal_while_running(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+async def test_renewal_while_running(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k1s.agent.certificates._LONGEST_SLEEP", pki.DAY)
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
     informers.put("Node", "node-1")

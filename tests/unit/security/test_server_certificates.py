@@ -16,6 +16,12 @@ from k1s.server.certificates import ADMIN, SERVING, ServerCertificates
 from k1s.server.config import ServerConfig
 
 
+@pytest.fixture(autouse=True)
+def long_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year of hourly looks at the clock takes seconds even in virtual time."""
+    monkeypatch.setattr("k1s.server.certificates._LONGEST_SLEEP", pki.DAY / 2)
+
+
 def config(tmp_path: Path) -> ServerConfig:
     return ServerConfig(data_dir=tmp_path, write_kubeconfig=str(tmp_path / "k1s.yaml"))
 
