@@ -48,7 +48,18 @@ def plan(service: Object, members: Iterable[Object], existing: Sequence[Object],
     for family in families:
         mine = [s for s in existing if s.get("addressType") == family]
         _plan_family(service, family, members, mine, zone_of, out)
+    _recycle(out)
     return out
+
+
+def _recycle(out: Plan) -> None:
+    """A slice that is to go becomes one that is to come: one write instead of two."""
+    for new in list(out.create):
+        old = next((s for s in out.delete if s.get("addressType") == new["addressType"]), None)
+        if old is not None:
+            out.create.remove(new)
+            out.delete.remove(old)
+            out.update.append({**old, **new, "metadata": {**old["metadata"], "labels": new["metadata"]["labels"]}})
 
 
 def _plan_family(

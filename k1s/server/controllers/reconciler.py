@@ -34,8 +34,8 @@ class Context:
 
 
 # A key with many parts costs time in proportion to their number, and each part's change wakes it: looking at all of them for
-# every change would cost the square. From this size on the changes of so many seconds per part are taken together.
-PACED_SIZE, PACED_SECONDS, PACED_MOST = 20, 0.0005, 0.5
+# every change would cost the square, and a write each time. So the changes of so many seconds per part are taken together.
+PACED_SECONDS, PACED_LEAST, PACED_MOST = 0.0005, 0.05, 0.5
 
 
 class Reconciler:
@@ -47,7 +47,7 @@ class Reconciler:
     def __init__(self, context: Context) -> None:
         self.client, self.informers, self.clock = context.client, context.informers, context.clock
         self.events, self.config, self.catalog = context.events, context.config, context.catalog
-        # Keys of that size -> when they may be looked at again.
+        # Keys with several parts -> when they may be looked at again.
         self._paced: dict[str, float] = {}
         self.controller = Controller(
             self.name, self.reconcile, clock=context.clock, workers=self.workers, metrics=context.metrics
@@ -73,8 +73,8 @@ class Reconciler:
         due = self._paced.get(key, 0.0)
         if now < due:
             return due - now
-        if size >= PACED_SIZE:
-            self._paced[key] = now + min(size * PACED_SECONDS, PACED_MOST)
+        if size > 1:
+            self._paced[key] = now + min(max(size * PACED_SECONDS, PACED_LEAST), PACED_MOST)
         else:
             self._paced.pop(key, None)
         return 0.0

@@ -97,6 +97,14 @@ def test_slices_hold_at_most_100_and_change_as_little_as_possible() -> None:
     assert [s["metadata"]["name"] for s in gone.delete] == ["s-1", "s-2"] and not gone.update
 
 
+def test_the_empty_slice_becomes_the_first_real_one() -> None:
+    (empty,) = plan(service(), [], [], no_zone).create
+    empty["metadata"]["name"] = "s-1"
+    todo = plan(service(), [pod(1)], [empty], no_zone)
+    assert not todo.create and not todo.delete
+    assert [(s["metadata"]["name"], len(s["endpoints"]), s["ports"][0]["port"]) for s in todo.update] == [("s-1", 1, 8080)]
+
+
 def test_a_service_that_lost_its_selector_loses_its_slices() -> None:
     (made,) = plan(service(), [pod(1)], [], no_zone).create
     assert plan(service(selector=None), [], [made], no_zone).delete == [made]

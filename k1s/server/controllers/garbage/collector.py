@@ -7,6 +7,7 @@ Never does: trust its cache for a deletion: an owner counts as absent only when 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from k1s.api import meta
@@ -20,6 +21,8 @@ from k1s.server.controllers.reconciler import Context
 
 # An owner of a kind that nobody serves: look again after so long (its definition may come back).
 UNKNOWN_KIND_SECONDS = 300.0
+# Owners the server said are gone; a UID never comes back. The oldest are forgotten first.
+ABSENT_OWNERS = 1000
 
 
 class GarbageCollector(EveryResource):
@@ -29,6 +32,7 @@ class GarbageCollector(EveryResource):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.graph = Graph()
+        self._absent: OrderedDict[str, None] = OrderedDict()
 
     def wants(self, resource: Resource) -> bool:
         return resource.kind != "Event"
@@ -162,10 +166,15 @@ class GarbageCollector(EveryResource):
         if resource.namespaced and not node.namespace:
             return State.SOLID  # a reference that cannot hold; upstream leaves such objects alone, too
         state = self._cached_state(node, owner)
-        if state is not State.ABSENT:
+        if state is not State.ABSENT or owner.uid in self._absent:
             return state
         live = await self._get(resource, owner.name, node.namespace if resource.namespaced else "", owner.uid)
-        return _state_of(live) if live is not None else State.ABSENT
+        if live is not None:
+            return _state_of(live)
+        self._absent[owner.uid] = None
+        if len(self._absent) > ABSENT_OWNERS:
+            self._absent.popitem(last=False)
+        return State.ABSENT
 
 
 def _state_of(owner: Object) -> State:
