@@ -15,8 +15,9 @@ from itertools import islice
 from k1s.server.apiserver.entries import Change, Entry, frame
 from k1s.server.apiserver.selection import Selection
 
-# Events that may wait for one slow client; then the watch ends.
+# Events, and their bytes, that may wait for one slow client; then the watch ends.
 QUEUE_LIMIT = 4096
+QUEUE_BYTES = 16 * 1024 * 1024
 # Frames that are joined into one write.
 CHUNK_FRAMES = 256
 
@@ -28,6 +29,7 @@ class Watcher:
     """Iterate over it to get chunks of the stream; `aclose` takes it out of its cache."""
 
     __slots__ = (
+        "_bytes",
         "_closed",
         "_initial",
         "_on_close",
@@ -60,6 +62,7 @@ class Watcher:
         self.last_sent = 0
         self._on_close = on_close
         self._queue: deque[bytes] = deque()
+        self._bytes = 0
         self._initial: Iterator[bytes] | None = None
         self._tail: bytes | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -95,7 +98,9 @@ class Watcher:
     def push(self, line: bytes) -> None:
         if self._closed:
             return
-        if len(self._queue) >= QUEUE_LIMIT:
+        self._bytes += len(line)
+        # One event may be as large as it likes: only what piles up counts.
+        if self._queue and (len(self._queue) >= QUEUE_LIMIT or self._bytes > QUEUE_BYTES):
             self.dropped = True
             self._queue.clear()
             self.end()
@@ -143,8 +148,11 @@ class Watcher:
             finally:
                 self._wake = None
         if len(queue) == 1:
+            self._bytes = 0
             return queue.popleft()
-        return b"".join(queue.popleft() for _ in range(min(len(queue), CHUNK_FRAMES)))
+        chunk = b"".join(queue.popleft() for _ in range(min(len(queue), CHUNK_FRAMES)))
+        self._bytes -= len(chunk)
+        return chunk
 
     async def aclose(self) -> None:
         self._queue.clear()

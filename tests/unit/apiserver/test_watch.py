@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 
-from k1s.base.http import Response, Stream
+from k1s.base.http import ConnectionClosed, Headers, Request, Response, Stream, WebSocketUpgrade
 from k1s.server.apiserver import watcher as watcher_module
 from tests.unit.apiserver.conftest import CMS, Api, config_map
 
@@ -157,3 +159,44 @@ async def test_narrow_informers_see_arrivals_and_departures(api: Api) -> None:
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}
     await api.ok("POST", f"{path}/p/binding", binding)
     assert informer.get("p", "default") is not None and seen == [(False, True)]
+
+
+async def test_what_piles_up_is_bounded_by_bytes_too(api: Api) -> None:
+    limit, watcher_module.QUEUE_BYTES = watcher_module.QUEUE_BYTES, 10_000
+    try:
+        answer = await api.send("GET", f"{CMS}?watch=1")
+        assert isinstance(answer, Stream)
+        for number in range(5):
+            await api.ok("POST", CMS, config_map(f"c{number}", x="y" * 4000))
+        assert b"".join([chunk async for chunk in answer.chunks]).count(b"\n") < 5
+    finally:
+        watcher_module.QUEUE_BYTES = limit
+
+
+async def test_a_watch_over_a_websocket(api: Api) -> None:
+    gone = asyncio.Event()
+
+    class Socket:
+        subprotocol = ""
+        sent: list[str] = []
+
+        async def send(self, data: str | bytes) -> None:
+            self.sent.append(str(data))
+
+        async def receive(self) -> str:
+            await gone.wait()
+            raise ConnectionClosed
+
+        async def close(self, code: int = 1000, reason: str = "") -> None:
+            return None
+
+    request = Request("GET", CMS, [("watch", "1")], Headers([("Upgrade", "websocket")]))
+    answer = await api.server.handle(request)
+    assert isinstance(answer, WebSocketUpgrade)
+    serving = asyncio.ensure_future(answer.serve(Socket()))
+    await api.ok("POST", CMS, config_map("a"))
+    await asyncio.sleep(0.01)
+    assert [orjson.loads(text)["type"] for text in Socket.sent] == ["ADDED"]
+    gone.set()
+    await asyncio.wait_for(serving, 2)
+    assert not api.server.hub.cache(api.server.catalog.by_plural("", "v1", "configmaps")).watchers  # type: ignore[arg-type]

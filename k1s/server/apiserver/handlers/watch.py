@@ -5,6 +5,7 @@ Owns: handle. Called by: registry. Never does: wait for a slow client (watcher.p
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,14 +14,14 @@ import orjson
 
 from k1s.api.catalog import Resource
 from k1s.api.errors import ApiError, FieldError, bad_request, invalid
-from k1s.base.http import Answer, Request, Response, Stream
+from k1s.base.http import Answer, ConnectionClosed, Request, Response, Stream, WebSocket, WebSocketUpgrade
 from k1s.server.apiserver.answers import PARTIAL, TABLE, watch_renderer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.entries import Entry, frame
 from k1s.server.apiserver.handlers.list import check_version, select, selected
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.request_info import truthy
-from k1s.server.apiserver.watcher import Render
+from k1s.server.apiserver.watcher import Render, Watcher
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -62,7 +63,33 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     tail = marks(revision, True) if initial and marks is not None else None
     watcher.begin(entries, tail)
     server.timers.end_after(watcher, timeout if timeout > 0 else MIN_TIMEOUT * (1 + random.random()))
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return WebSocketUpgrade((), lambda socket: _serve(socket, watcher))
     return Stream(watcher)
+
+
+async def _serve(socket: WebSocket, watcher: Watcher) -> None:
+    """The watch as text frames, one an event."""
+    listening = asyncio.ensure_future(_until_closed(socket, watcher))
+    try:
+        async for chunk in watcher:
+            for line in chunk.splitlines():
+                await socket.send(line.decode())
+        await socket.close()
+    except ConnectionClosed:
+        return
+    finally:
+        listening.cancel()
+        await watcher.aclose()
+
+
+async def _until_closed(socket: WebSocket, watcher: Watcher) -> None:
+    """The client has nothing to say: only its going matters."""
+    try:
+        while True:
+            await socket.receive()
+    except ConnectionClosed:
+        watcher.end()
 
 
 def _options(request: Request) -> tuple[str, bool | None, bool, float]:
