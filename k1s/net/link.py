@@ -8,14 +8,16 @@ Everything named `ensure_` may be repeated.
 from __future__ import annotations
 
 import errno
+import fcntl
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from socket import AF_INET, AF_INET6
 from typing import Any
 
 _SCOPE_LINK = 253
-_ADDR_GEN_NONE = 1
+_SIOCGIFHWADDR = 0x8927
 
 
 class LinkError(Exception):
@@ -77,12 +79,22 @@ def _as_link(message: Any) -> Link:
 
 
 def _family(address: str) -> int:
-    return AF_INET6 if ":" in address else AF_INET
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _index(route: Any, name: str) -> int | None:
-    found = route.link_lookup(ifname=name)
-    return found[0] if found else None
+def _index(name: str) -> int | None:
+    """By ioctl: a lookup through netlink would read every link of the host, one per pod."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
+def _mac(name: str) -> str:
+    request = struct.pack("16s24x", name.encode())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)
+    return answer[18:24].hex(":")
 
 
 def links() -> list[Link]:
@@ -92,14 +104,14 @@ def links() -> list[Link]:
 
 def find(name: str) -> Link | None:
     with _netlink(f"link {name}") as route:
-        index = _index(route, name)
+        index = _index(name)
         return _as_link(route.get_links(index)[0]) if index is not None else None
 
 
 def addresses(name: str = "") -> list[str]:
     """`address/prefix` of one link or of all."""
     with _netlink(f"addresses of {name or 'all links'}") as route:
-        wanted = _index(route, name) if name else None
+        wanted = _index(name) if name else None
         found = [m for m in route.get_addr() if not name or m["index"] == wanted]
         # IFA_ADDRESS is the peer on point-to-point links; IFA_LOCAL is ours where there is one.
         return [f"{m.get_attr('IFA_LOCAL') or m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}" for m in found]
@@ -108,7 +120,7 @@ def addresses(name: str = "") -> list[str]:
 def uplink() -> Link | None:
     """The link of the default route with the best metric, or None on a host without one."""
     with _netlink("default route") as route:
-        defaults = [m for m in route.get_default_routes(family=AF_INET) if m.get_attr("RTA_OIF")]
+        defaults = [m for m in route.get_default_routes(family=socket.AF_INET) if m.get_attr("RTA_OIF")]
         if not defaults:
             return None
         best = min(defaults, key=lambda m: m.get_attr("RTA_PRIORITY") or 0)
@@ -118,9 +130,9 @@ def uplink() -> Link | None:
 def ensure_link(name: str, kind: str, *, mtu: int = 0, mac: str = "", addresses: Sequence[str] = ()) -> int:
     """A link of that kind, up, with (at least) these addresses. Returns its index."""
     with _netlink(f"link {name}") as route:
-        if _index(route, name) is None:
+        if _index(name) is None:
             _ignore_exists(route.link, "add", ifname=name, kind=kind)
-        index = _index(route, name)
+        index = _index(name)
         if index is None:
             raise LinkError(f"link {name} vanished while it was made")
         wanted: dict[str, Any] = {"state": "up"} | ({"mtu": mtu} if mtu else {}) | ({"address": mac} if mac else {})
@@ -134,8 +146,8 @@ def ensure_link(name: str, kind: str, *, mtu: int = 0, mac: str = "", addresses:
 def remove_addresses(name: str, keep: Sequence[str]) -> None:
     """Take every IPv4 address off the link that is not in `keep` (a pod range or DNS address that changed)."""
     with _netlink(f"addresses of {name}") as route:
-        index = _index(route, name)
-        for message in route.get_addr(family=AF_INET, index=index) if index is not None else ():
+        index = _index(name)
+        for message in route.get_addr(family=socket.AF_INET, index=index) if index is not None else ():
             address, prefix = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"), message["prefixlen"]
             if f"{address}/{prefix}" not in keep:
                 route.addr("del", index=index, address=address, prefixlen=prefix)
@@ -144,11 +156,11 @@ def remove_addresses(name: str, keep: Sequence[str]) -> None:
 def ensure_route(destination: str, link: str, *, source: str = "") -> None:
     with _netlink(f"route to {destination}") as route:
         options = {"prefsrc": source} if source else {}
-        index = _index(route, link)
+        index = _index(link)
         route.route("replace", dst=destination, oif=index, scope=_SCOPE_LINK, family=_family(destination), **options)
 
 
-def add_veth(host_end: str, pod: PodInterface, bridge: int, netns: int) -> Link:
+def add_veth(host_end: str, pod: PodInterface, bridge: int, netns: int) -> None:
     """A veth pair: one end on the bridge and up, the other (`pod.name`) in the namespace of the descriptor `netns`."""
     with _netlink(f"veth {host_end}") as route:
         # master and state must stand on this end: inside peer={} the kernel never sees them.
@@ -161,11 +173,10 @@ def add_veth(host_end: str, pod: PodInterface, bridge: int, netns: int) -> Link:
             state="up",
             peer={"ifname": pod.name, "net_ns_fd": netns, "mtu": pod.mtu},
         )
-        index = _index(route, host_end)
+        index = _index(host_end)
         # Hairpin, so that a pod may reach itself through the bridge. Not isolated: where br_netfilter is loaded it sends
         # translated packets from port to port below the IP stack, and isolation would drop them.
         route.brport("set", index=index, mode=1)
-        return _as_link(route.get_links(index)[0])
 
 
 def configure_pod(pod: PodInterface) -> str:
@@ -175,17 +186,17 @@ def configure_pod(pod: PodInterface) -> str:
     service address find their way back without br_netfilter. Returns the interface's hardware address.
     """
     with _netlink(f"pod interface {pod.name}") as route:
-        index = _index(route, pod.name)
+        index = _index(pod.name)
         if index is None:
             raise LinkError(f"interface {pod.name} is not in the pod's namespace")
         family = _family(pod.address)
-        bits = 128 if family == AF_INET6 else 32
+        bits = 128 if family == socket.AF_INET6 else 32
         route.link("set", index=1, state="up")
         _ignore_exists(route.addr, "add", index=index, address=pod.address, prefixlen=bits, family=family)
         route.link("set", index=index, state="up")
         route.route("replace", dst=f"{pod.gateway}/{bits}", oif=index, scope=_SCOPE_LINK, family=family)
         route.route("replace", dst="default", gateway=pod.gateway, oif=index, family=family)
-        return _as_link(route.get_links(index)[0]).mac
+        return _mac(pod.name)
 
 
 def delete(name: str) -> bool:
@@ -193,7 +204,7 @@ def delete(name: str) -> bool:
     from pyroute2.netlink.exceptions import NetlinkError
 
     with _netlink(f"link {name}") as route:
-        index = _index(route, name)
+        index = _index(name)
         if index is None:
             return False
         try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CLONE_NEWNET = 0x40000000
 _MNT_DETACH = 2
-_PINNED = ("/var/run/netns/cni-", "/run/netns/cni-")
+# How containerd names them, below /run/netns or its own state directory.
+_PINNED = re.compile(r"/.*/netns/cni-[0-9a-f-]+")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,7 +48,7 @@ def entered(path: str) -> Iterator[None]:
 
 def unpin(path: str) -> bool:
     """Unmount and remove the file that keeps a CNI namespace alive; False if it is none or is gone."""
-    if not path.startswith(_PINNED) or not os.path.exists(path):
+    if not _PINNED.fullmatch(path) or not os.path.exists(path):
         return False
     # EINVAL: not mounted any more, the file alone is left.
     if _libc.umount2(path.encode(), _MNT_DETACH) != 0 and ctypes.get_errno() != errno.EINVAL:
