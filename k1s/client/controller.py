@@ -28,6 +28,8 @@ Reconcile = Callable[[str], Awaitable[float | None]]
 
 # A refusal can name hundreds of fields.
 _MAX_REASON = 400
+# What usually passes by itself is told only if it does not.
+_QUIET_TRIES = 5
 _SECONDS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
 
@@ -61,7 +63,7 @@ class Controller:
         self.queue = queue or WorkQueue(clock)
         self._clock = clock
         self._watches: list[tuple[Informer, KeysOf]] = []
-        # Keys that are failing now -> the reason last logged.
+        # Keys that are failing now -> the kind of failure last logged.
         self._failing: dict[str, str] = {}
 
     def watch(self, informer: Informer, keys: KeysOf) -> None:
@@ -129,11 +131,14 @@ class Controller:
         try:
             delay = await self._reconcile(key)
         except ApiError as error:
-            self._failed(key, cause, str(error), quiet=error.code == 409)
+            # A conflict, or a 404 for what has just gone, says that the cache was behind; the next try has newer data.
+            quiet = error.code in (404, 409)
+            # Messages may name objects that differ from try to try; code and reason do not.
+            self._failed(key, cause, f"{error.code} {error.reason}", str(error), quiet=quiet)
         except Exception as error:
             # One object that trips over a defect must not take the control plane down: its key alone is held back,
             # the defect is logged with its trace, and the next try may do better.
-            if self._failed(key, cause, f"{type(error).__name__}: {error}"):
+            if self._failed(key, cause, type(error).__name__, f"{type(error).__name__}: {error}"):
                 log.error("%s %s: defect", self.name, key, exc_info=error)
         else:
             self.queue.forget(key)
@@ -141,17 +146,16 @@ class Controller:
             if delay is not None:
                 self.queue.add_after(key, delay)
 
-    def _failed(self, key: str, cause: int, reason: str, *, quiet: bool = False) -> bool:
-        """Plan the next try; True if this reason was logged for the first time."""
-        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
+    def _failed(self, key: str, cause: int, kind: str, reason: str, *, quiet: bool = False) -> bool:
+        """Plan the next try; True if a failure of this kind was logged for the first time since the last success."""
         self.queue.retry(key, cause)
         if self._metrics is not None:
             self._metrics.retries.add(self.name)
-        if self._failing.get(key) == reason:
+        if self._failing.get(key) == kind or (quiet and self.queue.failures(key) < _QUIET_TRIES):
             return False
-        self._failing[key] = reason
-        # A conflict only says that the cache was behind; the next try has newer data.
-        log.log(logging.DEBUG if quiet else logging.WARNING, "%s %s: %s (trying again)", self.name, key, reason)
+        self._failing[key] = kind
+        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
+        log.warning("%s %s: %s (trying again)", self.name, key, reason)
         return True
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k1s.api.errors import conflict, not_found
+from k1s.api.errors import conflict, forbidden
 from k1s.base.clock import VirtualClock
 from k1s.base.metrics import Registry
 from k1s.client.controller import Controller, QueueMetrics
@@ -99,7 +99,7 @@ async def test_controller_retries_quietly_and_passes_the_cause(caplog: pytest.Lo
     async def reconcile(key: str) -> float | None:
         calls.append(current_cause.get())
         if len(calls) <= 3:
-            raise not_found("pods", "", key)
+            raise forbidden("pods", "", key, "quota")
         if len(calls) == 4:
             raise conflict("pods", "", key)
         if len(calls) == 5:
@@ -119,9 +119,28 @@ async def test_controller_retries_quietly_and_passes_the_cause(caplog: pytest.Lo
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     warnings = [r.getMessage() for r in caplog.records if r.name == "k1s.controller"]
-    assert len([w for w in warnings if "not found" in w]) == 1
+    assert len([w for w in warnings if "quota" in w]) == 1
     assert any("defect" in w for w in warnings) and not any("modified" in w for w in warnings)
     assert b'workqueue_retries_total{name="test"} 5' in registry.exposition()
+
+
+async def test_what_passes_by_itself_is_told_only_if_it_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    clock, calls = VirtualClock(), 0
+
+    async def reconcile(key: str) -> float | None:
+        nonlocal calls
+        calls += 1
+        raise conflict("pods", "", key)
+
+    controller = Controller("test", reconcile, clock=clock)
+    controller.watch(OneObject(), lambda old, new: ["a"])  # type: ignore[arg-type]
+    task = asyncio.create_task(controller.run())
+    await clock.advance(0.04)
+    assert calls >= 3 and not caplog.records
+    await clock.advance(60)
+    assert len(caplog.records) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_defect_in_a_key_function_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
