@@ -134,6 +134,11 @@ class ApiServer:
     def _address(self) -> str:
         return self.config.advertise_address or self.config.bind_address
 
+    def exposition(self) -> bytes:
+        """All metrics, as /metrics shows them."""
+        self._counters.look(self.hub.caches(), self._flow)
+        return self.metrics.exposition()
+
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
         """A named check of /livez and /readyz: None or what is wrong."""
         self._non_resource.checks[name] = check

@@ -6,6 +6,7 @@ Owns: Call, the reading of write options and of bodies. Called by: handlers, sub
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import Resource, Subresource
@@ -95,6 +96,10 @@ class Call:
             raise invalid(kind, "meta.k8s.io", "", errors)
         if not self.manager and kind != "PatchOptions":
             self.manager = self.agent()
+
+    async def may_create(self) -> None:
+        """A PUT or apply that turns out to create needs the right to create, too. Raises ApiError 403."""
+        await self.server.authorizer.authorize(self.user, replace(self.info, verb="create"))
 
     def settle(self) -> None:
         for done in self.pending:

@@ -142,7 +142,7 @@ class CustomResources:
         stored = next((row for row in rows if row.version == row.storage_version), None)
         if stored is not None:
             cache = server.hub.add(stored)
-            cache.resource = stored
+            cache.describe(stored)
             cache.on_empty = lambda: self._mark(name)
         server.discovery.invalidate()
 

@@ -56,7 +56,7 @@ class NonResource:
             if path == root or path.startswith(f"{root}/"):
                 return self._health(request, root, path[len(root) + 1 :])
         if path == "/metrics":
-            return Response(200, self._server.metrics.exposition(), CONTENT_TYPE)
+            return Response(200, self._server.exposition(), CONTENT_TYPE)
         if path == "/":
             return json_answer({"paths": self._roots()})
         raise path_not_found()

@@ -51,6 +51,10 @@ class ResourceCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def describe(self, resource: Resource) -> None:
+        """Take the row of the storage version, which a changed definition may have replaced."""
+        self.resource, self.head = resource, head_of(resource)
+
     # Reading
 
     def get(self, key: str) -> Entry | None:

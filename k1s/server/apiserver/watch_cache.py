@@ -34,6 +34,8 @@ class WatchCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._caches: dict[str, ResourceCache] = {}
+        # Empty caches of definitions that have gone: kept for those who hold an informer of them.
+        self._parked: dict[str, ResourceCache] = {}
         # -1 until the first list is in.
         self.revision = -1
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -41,17 +43,24 @@ class WatchCache:
 
     def add(self, resource: Resource) -> ResourceCache:
         """The cache of a stored resource, made if need be (an added custom resource is filled by `fill`)."""
-        cache = self._caches.get(resource.storage_prefix)
+        prefix = resource.storage_prefix
+        cache = self._caches.get(prefix)
         if cache is None:
-            cache = self._caches[resource.storage_prefix] = ResourceCache(resource)
+            # A definition that comes back finds the informers that followed the one before.
+            cache = self._parked.pop(prefix, None) or ResourceCache(resource)
+            cache.describe(resource)
             cache.ring_start = max(self.revision, 0)
+            self._caches[prefix] = cache
         return cache
 
     def drop(self, resource: Resource) -> None:
         """Forget a custom resource; its watches end."""
         cache = self._caches.pop(resource.storage_prefix, None)
         if cache is not None:
+            for key in cache.all_keys():
+                cache.remove(key, self.revision)
             cache.restart(self.revision)
+            self._parked[resource.storage_prefix] = cache
 
     async def fill(self, cache: ResourceCache) -> None:
         """Load a resource that was added while running."""

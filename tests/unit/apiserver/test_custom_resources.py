@@ -170,3 +170,20 @@ async def test_names_that_are_taken() -> None:
             await asyncio.sleep(0)
         conditions = {c["type"]: c["status"] for c in (await api.ok("GET", f"{CRDS}/bars.example.com"))["status"]["conditions"]}
         assert conditions == {"NamesAccepted": "False", "Established": "False"}
+
+
+async def test_informers_follow_a_definition_that_comes_back(api: Api) -> None:
+    await _established(api)
+    resource = api.server.catalog.by_plural("example.com", "v1", "foos")
+    assert resource is not None
+    seen: list[str] = []
+    api.server.informers.informer(resource).add_handler(lambda old, new: seen.append("+" if new else "-"))
+    for _ in range(2):
+        await api.ok("POST", FOOS, foo("a"))
+        await api.ok("DELETE", f"{CRDS}/foos.example.com")
+        for _ in range(200):
+            if (await api("GET", f"{CRDS}/foos.example.com")).status == 404:
+                break
+            await asyncio.sleep(0)
+        await _established(api)
+    assert seen == ["+", "-", "+", "-"]

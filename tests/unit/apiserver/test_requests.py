@@ -242,3 +242,28 @@ async def test_readers_see_their_own_writes_under_load(api: Api) -> None:
         assert name in [i["metadata"]["name"] for i in (await api.ok("GET", CMS))["items"]]
 
     await asyncio.gather(*(one(number) for number in range(30)))
+
+
+async def test_creating_by_put_or_apply_needs_the_right_to_create(api: Api) -> None:
+    from k1s.api.errors import forbidden
+    from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+
+    async def no_creating(user: UserInfo, info: RequestInfo) -> None:
+        if info.verb == "create":
+            raise forbidden(info.plural, info.group, info.name, "no")
+
+    api.server.authorizer.authorize = no_creating  # type: ignore[method-assign]
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}}
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l"
+    assert (await api("PUT", path, lease)).status == 403
+    assert (await api("PATCH", f"{path}?fieldManager=m", lease, type="application/apply-patch+yaml")).status == 403
+    assert (await api("GET", path)).status == 404
+
+
+async def test_metrics_that_are_looked_up(api: Api) -> None:
+    await api.ok("POST", CMS, config_map("a"))
+    watch = await api.watch(f"{CMS}?watch=1")
+    text = (await api("GET", "/metrics")).raw.decode()
+    assert 'apiserver_storage_objects{resource="configmaps"} 1' in text
+    assert 'apiserver_watchers{resource="configmaps"} 1' in text
+    await watch.close()

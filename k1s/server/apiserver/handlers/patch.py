@@ -168,6 +168,7 @@ async def _apply(call: Call, body: bytes, reset: Reset) -> tuple[Entry, bool]:
             return await update_object(call, lambda current, entry: merged(current), reset=reset, applied=True), False
         if reset is not reset_main or meta.get("uid"):
             break
+        await call.may_create()
         try:
             return await create_object(call, merged(None), applied=True), True
         except ApiError as error:

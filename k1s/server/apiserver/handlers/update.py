@@ -54,6 +54,7 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
     except ApiError as error:
         if error.code != 404 or reset is not reset_main or not _creates(call, body):
             raise
+        await call.may_create()
         entry = await create_object(call, body)
         status = 201
     raw = server.rendered(call.resource, entry)
