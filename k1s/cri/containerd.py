@@ -105,7 +105,7 @@ class ContainerdRuntime:
         await _gone_is_fine(self._runtime.RemoveContainer(request, timeout=_QUICK))
 
     async def container_status(self, container_id: str) -> ContainerStatus:
-        request = self._api.ContainerStatusRequest(container_id=container_id, verbose=True)
+        request = self._api.ContainerStatusRequest(container_id=container_id)
         answer = await _call(self._runtime.ContainerStatus(request, timeout=_QUICK))
         s = answer.status
         return ContainerStatus(
@@ -122,7 +122,6 @@ class ContainerdRuntime:
             reason=s.reason,
             message=s.message,
             log_path=s.log_path,
-            pid=_info(answer.info).get("pid", 0),
             labels=dict(s.labels),
             annotations=dict(s.annotations),
         )

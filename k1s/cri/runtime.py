@@ -91,7 +91,6 @@ class ContainerStatus:
     reason: str = ""
     message: str = ""
     log_path: str = ""
-    pid: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 

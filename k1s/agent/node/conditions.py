@@ -1,7 +1,7 @@
 """The Node's status, told when it changes and at least every five minutes.
 
 Owns: when to look and when to write. Called by: app.py as a part. Never does: compute it (info.py).
-Wakes: a part's readiness changes, images come in, the lease's tick finds pressure changed, five minutes are over.
+Wakes: a part's readiness changes, images come in, the lease's tick finds pressure or runtime changed, five minutes are over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.client.interface import STRATEGIC_MERGE_PATCH
 from k1s.cri.errors import RuntimeFailure
+from k1s.cri.runtime import Version
 
 log = logging.getLogger("k1s.agent.node")
 
@@ -33,58 +35,76 @@ _LEAST_DISK_SHARE, _LEAST_INODES_SHARE = 0.10, 0.05
 _LEAST_PIDS = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What is looked at at every heartbeat; a change is told at once."""
+
+    pressure: Pressure
+    runtime_fault: str
+
+
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
-    changed = asyncio.Event()
-    last_pressure = Pressure()
-
-    def tick() -> None:
-        nonlocal last_pressure
-        pressure = read_pressure(agent.config.data_dir)
-        if pressure != last_pressure:
-            last_pressure = pressure
-            changed.set()
-
-    agent.readiness_handlers.append(changed.set)
-    agent.heartbeat_handlers.append(tick)
-    agent.images.on_appeared(changed.set)
     told: Object = {}
     failures = 0
-    tick()
+    changed, beat = asyncio.Event(), asyncio.Event()
+    agent.readiness_handlers.append(changed.set)
+    agent.heartbeat_handlers.append(beat.set)
+    agent.images.on_appeared(changed.set)
     while True:
         changed.clear()
+        health = await _look(agent)
         try:
-            told = await _tell(agent, told, last_pressure)
+            told = await _tell(agent, told, health)
             failures = 0
             ready()
-        except (ApiError, RuntimeFailure) as error:
+        except ApiError as error:
             failures += 1
             log.warning("node %s: status not told: %s", agent.node_name, error)
             await agent.clock.sleep(_RETRY.delay(failures))
             continue
-        await _either(changed.wait(), agent.clock.sleep(AT_LEAST_EVERY))
+        due = agent.clock.monotonic() + AT_LEAST_EVERY
+        while not changed.is_set() and agent.clock.monotonic() < due:
+            await _first(changed.wait(), beat.wait())
+            beat.clear()
+            if not changed.is_set() and await _look(agent) != health:
+                changed.set()
 
 
-async def _tell(agent: AgentContext, told: Object, pressure: Pressure) -> Object:
+async def _look(agent: AgentContext) -> _Health:
+    try:
+        conditions = await agent.runtime.status()
+    except RuntimeFailure as error:
+        return _Health(read_pressure(agent.config.data_dir), str(error))
+    faults = [c.message or c.reason for c in conditions if c.type == "RuntimeReady" and not c.status]
+    return _Health(read_pressure(agent.config.data_dir), "; ".join(faults))
+
+
+async def _tell(agent: AgentContext, told: Object, health: _Health) -> Object:
     """Write what differs; conditions go along whole, so that their heartbeat moves. Returns the status as told."""
     if not told:
         told = (await agent.client.get(builtin("Node"), agent.node_name)).get("status") or {}
-    conditions = await agent.runtime.status()
     not_ready = dict(agent.not_ready)
-    for condition in conditions:
-        if condition.type == "RuntimeReady" and not condition.status:
-            not_ready["container runtime"] = condition.message or condition.reason
+    if health.runtime_fault:
+        not_ready["container runtime"] = health.runtime_fault
+    try:
+        version, images = await agent.runtime.version(), await agent.runtime.list_images()
+    except RuntimeFailure:
+        version, images = None, []  # `health` says so already
     status = info.status(
         agent.node_name,
         agent.node_ip,
         agent.config,
         agent.machine,
-        await agent.runtime.version(),
-        await agent.runtime.list_images(),
+        version or Version("containerd", "", "v1"),
+        images,
         not_ready=not_ready,
-        pressure=pressure,
+        pressure=health.pressure,
         now=agent.clock.now(),
         old=told,
     )
+    if version is None:
+        # Without the runtime these are not known: they stay as they were told.
+        status.update({key: told[key] for key in ("images", "nodeInfo") if key in told})
     patch: dict[str, Any] = {key: value for key, value in status.items() if told.get(key) != value}
     if patch.get("addresses") and told.get("addresses"):
         # Merged by type: the old address of a type is replaced, so nothing is left over.
@@ -113,7 +133,7 @@ def read_pressure(data_dir: Path) -> Pressure:
     )
 
 
-async def _either(first: Any, second: Any) -> None:
+async def _first(first: Any, second: Any) -> None:
     tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

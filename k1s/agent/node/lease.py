@@ -25,22 +25,19 @@ _RETRY = Backoff(initial=0.2, maximum=7.0)
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     failures = 0
     while True:
+        delay = RENEW_EVERY
         try:
             await renew(agent)
-            if failures:
-                log.info("node %s: lease renewed again", agent.node_name)
             failures = 0
-            ready()
         except ApiError as error:
             failures += 1
+            delay = _RETRY.delay(failures)
             if failures == 1:
                 log.warning("node %s: lease not renewed: %s", agent.node_name, error)
-            ready()  # the node works without; the server will notice that it cannot be heard
-            await agent.clock.sleep(_RETRY.delay(failures))
-            continue
+        ready()  # also without a lease: the node works, and the server will notice that it cannot be heard
         for handler in agent.heartbeat_handlers:
             handler()
-        await agent.clock.sleep(RENEW_EVERY)
+        await agent.clock.sleep(delay)
 
 
 async def renew(agent: AgentContext) -> None:

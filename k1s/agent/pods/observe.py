@@ -32,6 +32,7 @@ class Observer:
         self._uid, self._runtime, self._clock = uid, runtime, clock
         self._termination_log = termination_log
         self._ended: dict[str, ContainerStatus] = {}
+        self._boxes: dict[str, Sandbox] = {}
         self._expected: set[str] = set()
 
     def expect_exit(self, identity: str) -> None:
@@ -64,12 +65,18 @@ class Observer:
         return Observed(tuple(details), tuple(s for s in statuses if s is not None))
 
     async def _box(self, box: Sandbox) -> Sandbox:
+        """With its addresses, which never change: they are asked for once."""
         if not box.ready:
             return box
-        try:
-            return await self._runtime.pod_sandbox_status(box.id)
-        except NotFound:
-            return dataclasses.replace(box, ready=False)
+        known = self._boxes.get(box.id)
+        if known is None:
+            try:
+                known = await self._runtime.pod_sandbox_status(box.id)
+            except NotFound:
+                return dataclasses.replace(box, ready=False)
+            if known.ready:
+                self._boxes = {box.id: known}
+        return known
 
     async def _status(self, container: Container) -> ContainerStatus | None:
         if container.id in self._ended:

@@ -27,6 +27,7 @@ log = logging.getLogger("k1s.agent.objects")
 Key = tuple[str, str, str]
 _RECONNECT = Backoff(initial=0.5, maximum=30.0, jitter=0.5)
 _FIRST_ANSWER = 60.0
+_HEALTHY = 5.0
 
 
 class ObjectUnavailable(Exception):
@@ -113,7 +114,7 @@ class ObjectCache:
                     obj = None
                 self._put(key, entry, obj)
                 version = obj["metadata"].get("resourceVersion", "") if obj is not None else ""
-                failures = 0
+                began = self._clock.monotonic()
                 watch: Any = self._client.watch(
                     resource, namespace, resource_version=version, field_selector=f"metadata.name={name}"
                 )
@@ -123,6 +124,11 @@ class ObjectCache:
                             self._put(key, entry, changed)
                         elif event == "DELETED":
                             self._put(key, entry, None)
+                if self._clock.monotonic() - began >= _HEALTHY:
+                    failures = 0  # the server ends a watch now and then
+                    continue
+                failures += 1
+                await self._clock.sleep(_RECONNECT.delay(failures))
             except ApiError as error:
                 failures += 1
                 entry.fault = str(error)

@@ -22,7 +22,9 @@ from k1s.client.events import EventRecorder
 from k1s.client.informer import WatchInformers
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
+from k1s.cri.errors import Unavailable
 from k1s.cri.fake import FakeRuntime
+from k1s.cri.runtime import Condition, Version
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.storage.memory import MemoryStore
@@ -159,6 +161,47 @@ async def test_restarted_agent_leaves_finished_pods_alone(tmp_path: Path) -> Non
             await asyncio.sleep(0.3)
             (after,) = await client.list(POD, "default")
             assert after["status"] == before["status"]
+    await runtime.close()
+
+
+async def test_node_says_what_is_wrong_and_when_it_is_over(tmp_path: Path) -> None:
+    class Shaky(FakeRuntime):
+        fault = ""
+
+        async def status(self) -> tuple[Condition, ...]:
+            if self.fault:
+                raise Unavailable(self.fault)
+            return await super().status()
+
+        async def version(self) -> Version:
+            if self.fault:
+                raise Unavailable(self.fault)
+            return await super().version()
+
+    async def condition(client: RestClient, message: str) -> Object:
+        for _ in range(200):
+            status = (await client.get(NODE, NAME))["status"]
+            found = next(c for c in status["conditions"] if c["type"] == "Ready")
+            if message in found["message"]:
+                assert status["nodeInfo"]["containerRuntimeVersion"] == "fake://1.0.0"
+                return found
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{message!r} never told: {found}")
+
+    runtime = Shaky()
+    async with api() as client, node(client, runtime, tmp_path) as agent:
+        first = await condition(client, "kubelet is posting ready status")
+        agent.set_ready("network", "no pod range")
+        assert (await condition(client, "network: no pod range"))["status"] == "False"
+        runtime.fault = "containerd has gone"
+        for handler in agent.heartbeat_handlers:
+            handler()
+        told = await condition(client, "container runtime: containerd has gone; network: no pod range")
+        assert told["reason"] == "KubeletNotReady"
+        runtime.fault = ""
+        agent.set_ready("network")
+        last = await condition(client, "kubelet is posting ready status")
+        assert last["status"] == "True" and last["lastTransitionTime"] >= first["lastTransitionTime"]
     await runtime.close()
 
 
