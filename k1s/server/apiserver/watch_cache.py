@@ -47,7 +47,8 @@ class WatchCache:
         cache = self._caches.get(prefix)
         if cache is None:
             # A definition that comes back finds the informers that followed the one before.
-            cache = self._parked.pop(prefix, None) or ResourceCache(resource)
+            parked = self._parked.pop(prefix, None)
+            cache = parked if parked is not None else ResourceCache(resource)
             cache.describe(resource)
             cache.ring_start = max(self.revision, 0)
             self._caches[prefix] = cache
