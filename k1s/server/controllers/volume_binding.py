@@ -1,6 +1,7 @@
 """Volume binding: claims find their volumes.
 
-Watches: PersistentVolumeClaims and PersistentVolumes (own key and the other side's), StorageClasses (claims that wait).
+Watches: PersistentVolumeClaims and PersistentVolumes (own key and the other side's), StorageClasses (claims that wait), Pods
+(the claims of one that has got its node: its node becomes theirs, if the scheduler did not choose one for them before).
 Keys: claim/<namespace>/<name>, volume/<name>. Owns: `best_match` (pure).
 Never does: provision or delete storage; a class's provisioner is asked by annotation, and deletes volumes that were released.
 Source: upstream pkg/controller/volume/persistentvolume.
@@ -18,9 +19,10 @@ from k1s.api.selectors import labels_from
 from k1s.client.interface import Object
 from k1s.server.controllers import nodes
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch, same
+from k1s.server.controllers.volume_protection import BY_CLAIM, scheduled_claims
 
 CLAIM, VOLUME = builtin("PersistentVolumeClaim"), builtin("PersistentVolume")
-STORAGE_CLASS, NODE = builtin("StorageClass"), builtin("Node")
+STORAGE_CLASS, NODE, POD = builtin("StorageClass"), builtin("Node"), builtin("Pod")
 BOUND = "pv.kubernetes.io/bind-completed"
 BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 PROVISIONERS = ("volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner")
@@ -82,10 +84,16 @@ class VolumeBindingController(Reconciler):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.claims, self.volumes = self.cache(CLAIM), self.cache(VOLUME)
-        self.classes, self.nodes = self.cache(STORAGE_CLASS), self.cache(NODE)
+        self.classes, self.nodes, self.pods = self.cache(STORAGE_CLASS), self.cache(NODE), self.cache(POD)
+        self.pods.add_index(BY_CLAIM, scheduled_claims)
 
     def watches(self) -> Iterable[Watch]:
-        return ((CLAIM, self._claim_changed), (VOLUME, self._volume_changed), (STORAGE_CLASS, self._class_changed))
+        return (
+            (CLAIM, self._claim_changed),
+            (VOLUME, self._volume_changed),
+            (STORAGE_CLASS, self._class_changed),
+            (POD, self._pod_changed),
+        )
 
     def _claim_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
         obj = new if new is not None else old
@@ -112,6 +120,15 @@ class VolumeBindingController(Reconciler):
 
     def _class_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
         return [f"claim/{meta.key(c)}" for c in self._waiting(meta.name(new))] if new is not None else ()
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
+        if new is None or (old is not None and scheduled_claims(old)):
+            return
+        for key in scheduled_claims(new):
+            namespace, name = meta.split_key(key)
+            claim = self.claims.get(name, namespace)
+            if claim is not None and not claim["spec"].get("volumeName"):
+                yield f"claim/{key}"
 
     def _waiting(self, storage_class: str) -> list[Object]:
         return [c for c in self.claims.list() if not c["spec"].get("volumeName") and class_of(c) == storage_class]
@@ -144,6 +161,10 @@ class VolumeBindingController(Reconciler):
         selected = meta.annotations(claim).get(SELECTED_NODE, "")
         reserved = [v for v in self.volumes.list() if is_for(v, claim)]
         waits = storage_class is not None and storage_class.get("volumeBindingMode") == "WaitForFirstConsumer"
+        consumer = next(iter(self.pods.by_index(BY_CLAIM, meta.key(claim))), None)
+        if waits and not selected and consumer is not None:
+            selected = str(consumer["spec"]["nodeName"])
+            claim = await self._annotate(claim, {SELECTED_NODE: selected})
         if waits and not selected and not reserved:
             text = "waiting for first consumer to be created before binding"
             self.events.event(claim, "Normal", "WaitForFirstConsumer", text)
@@ -154,10 +175,14 @@ class VolumeBindingController(Reconciler):
         if volume is not None:
             await self._bind(claim, volume)
         else:
-            await self._provision(claim, storage_class)
+            claim = await self._provision(claim, storage_class)
             await self._unmet(claim, lost=False)
 
-    async def _provision(self, claim: Object, storage_class: Object | None) -> None:
+    async def _annotate(self, claim: Object, annotations: dict[str, str]) -> Object:
+        patch = {"metadata": {"annotations": annotations}}
+        return await self.client.patch(CLAIM, meta.name(claim), meta.namespace(claim), patch)
+
+    async def _provision(self, claim: Object, storage_class: Object | None) -> Object:
         """Ask the class's provisioner, by annotation."""
         if storage_class is None or storage_class.get("provisioner") in (None, NO_PROVISIONER):
             if class_of(claim) and storage_class is None:
@@ -166,17 +191,17 @@ class VolumeBindingController(Reconciler):
             else:
                 text = "no persistent volumes available for this claim and no storage class is set"
                 self.events.event(claim, "Normal", "FailedBinding", text)
-            return
-        provisioner = storage_class["provisioner"]
+            return claim
+        provisioner = str(storage_class["provisioner"])
         if meta.annotations(claim).get(PROVISIONERS[0]) != provisioner:
-            change = {"annotations": dict.fromkeys(PROVISIONERS, provisioner)}
-            await self.client.patch(CLAIM, meta.name(claim), meta.namespace(claim), {"metadata": change})
+            claim = await self._annotate(claim, dict.fromkeys(PROVISIONERS, provisioner))
         text = (
             f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the "
             "system administrator. If volume creation is delayed, please verify that the provisioner is running and "
             "correctly registered."
         )
         self.events.event(claim, "Normal", "ExternalProvisioning", text)
+        return claim
 
     async def _unmet(self, claim: Object, *, lost: bool) -> None:
         phase = "Lost" if lost else "Pending"

@@ -38,7 +38,7 @@ def claims_of(pod: Object) -> list[str]:
     return out
 
 
-def _scheduled_claims(pod: Object) -> list[str]:
+def scheduled_claims(pod: Object) -> list[str]:
     # A pod that is not on a node yet cannot start with a claim that is going, so it does not hold it.
     return claims_of(pod) if (pod.get("spec") or {}).get("nodeName") else []
 
@@ -51,7 +51,7 @@ class VolumeProtectionController(Reconciler):
         super().__init__(context)
         self.claims, self.volumes, self.classes = self.cache(CLAIM), self.cache(VOLUME), self.cache(CLASS)
         self.pods = self.cache(POD)
-        self.pods.add_index(BY_CLAIM, _scheduled_claims)
+        self.pods.add_index(BY_CLAIM, scheduled_claims)
 
     def watches(self) -> Iterable[Watch]:
         return (
@@ -64,7 +64,7 @@ class VolumeProtectionController(Reconciler):
         )
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
-        return [f"claim/{key}" for key in _scheduled_claims(old or {})] if new is None else ()
+        return [f"claim/{key}" for key in scheduled_claims(old or {})] if new is None else ()
 
     def _class_left(self, old: Object | None, new: Object | None) -> Iterable[str]:
         before, after = (_class_names(obj) if obj is not None else set() for obj in (old, new))
@@ -90,7 +90,7 @@ class VolumeProtectionController(Reconciler):
             if self.pods.by_index(BY_CLAIM, key):
                 return True
             # The cache may be behind: the server has the last word before a claim is given up.
-            return any(key in _scheduled_claims(pod) for pod in await self.client.list(POD, meta.namespace(obj)))
+            return any(key in scheduled_claims(pod) for pod in await self.client.list(POD, meta.namespace(obj)))
         if kind == "volume":
             return (obj.get("status") or {}).get("phase") == "Bound"
         return any(meta.name(obj) in _class_names(user) for cache in (self.claims, self.volumes) for user in cache.list())

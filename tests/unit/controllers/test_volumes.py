@@ -98,6 +98,24 @@ async def test_first_consumer_decides_the_node() -> None:
         assert phases(bench) == ("Bound", "on-b")
 
 
+async def test_the_node_of_the_first_pod_is_the_claims() -> None:
+    async with Bench(VolumeBindingController) as bench:
+        bench.api.add(
+            "StorageClass", metadata={"name": "path"}, provisioner="example.com/path", volumeBindingMode="WaitForFirstConsumer"
+        )
+        claim(bench, storage_class="path")
+        spec = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}
+        bench.api.add("Pod", metadata={"name": "p"}, spec=spec)
+        await bench.settle()
+        assert "annotations" not in bench.api.object("PersistentVolumeClaim", "c")["metadata"]
+        bench.api.set("Pod", "p", spec={"nodeName": "b"})
+        await bench.settle()
+        annotations = bench.api.object("PersistentVolumeClaim", "c")["metadata"]["annotations"]
+        assert annotations["volume.kubernetes.io/selected-node"] == "b"
+        assert annotations["volume.kubernetes.io/storage-provisioner"] == "example.com/path"
+        assert phases(bench) == ("Pending", "")
+
+
 async def test_what_is_in_use_stays_until_its_last_user_has_gone() -> None:
     async with Bench(VolumeProtectionController) as bench:
         claim(bench)
