@@ -39,7 +39,7 @@ def leave_network() -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     for command in (
         "link set lo up",
-        "link add uplink0 type dummy",
+        "link add uplink0 type bridge",
         "addr add 192.0.2.10/24 dev uplink0",
         "link set uplink0 up",
         "route add default via 192.0.2.1",
