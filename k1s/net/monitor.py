@@ -27,6 +27,11 @@ _TABLE_NAME, _GENERATION_PID = 1, 2
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 1 << 23
 _MESSAGE = 1 << 17
+_LEARN_SECONDS = 10.0
+
+
+class MonitorError(Exception):
+    """Changes of nftables cannot be heard."""
 
 
 class Monitor:
@@ -46,12 +51,16 @@ class Monitor:
         self._learned = asyncio.Event()
 
     async def start(self, nft: Nft) -> None:
-        """Listen; returns when the monitor knows which changes are `nft`'s."""
+        """Listen; returns when the monitor knows which changes are `nft`'s. Raises MonitorError."""
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
         self._marker = f"{TABLE_PREFIX}mark-{secrets.token_hex(4)}"
-        await nft.run(f"add table ip {self._marker}")
-        await self._learned.wait()
-        await nft.run(f"delete table ip {self._marker}")
+        # One transaction, so that no marker can be left behind.
+        await nft.run(f"add table ip {self._marker}; delete table ip {self._marker}")
+        try:
+            async with asyncio.timeout(_LEARN_SECONDS):
+                await self._learned.wait()
+        except TimeoutError as error:
+            raise MonitorError("the kernel does not tell of nftables changes") from error
 
     async def wait(self) -> bool:
         """True: somebody changed our tables. False: messages were lost, look whether the tables are there (`present`)."""

@@ -270,6 +270,10 @@ async def test_affinity_holds_follows_a_dead_target_and_ends(world: World) -> No
     first = set(netlab.ask(inside, IP, 80, times=30))
     assert len(first) == 1
     assert len(set(netlab.ask(world.peer, "192.0.2.1", 30080, times=30))) == 1
+    # A restarted agent writes the table anew and forgets nobody.
+    for _ in range(3):
+        await world.proxy.load(world.services)
+        assert set(netlab.ask(inside, IP, 80, times=10)) == first
     gone = next(iter(first)).partition(" ")[0]
     await world.set("web", [t for t in targets if t[0] != world.pods[gone][1]], **sticky, **nodeport)
     second = set(names_of(netlab.ask(inside, IP, 80, times=20)))

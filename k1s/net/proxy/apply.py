@@ -84,14 +84,16 @@ class ServiceProxy:
         self._states = [_State(family) for family in families]
 
     async def load(self, services: Collection[str]) -> None:
-        """Replace the tables by ones that hold exactly these Services, in one transaction."""
+        """Replace the tables by ones that hold exactly these Services, in one transaction. Clients keep their targets."""
         texts, changes = [], []
+        stuck = [await affinity.held(self._nft, state.family) for state in self._states]
         for number, old in enumerate(self._states):
             state = self._states[number] = _State(old.family)
             change = self._stage(state, {*services, *self._own_services})
             change.chains |= _COMMON
             state.chains |= _COMMON
             texts.append(table.begin_text(state.family, self._ranges) + _text(state.family, change))
+            texts.append(affinity.carry_over(state.family, stuck[number], self._sticky(state.family)))
             changes.append((state.family, change))
         await self._nft.run("".join(texts))
         # Flows that outlived a target while nobody watched.

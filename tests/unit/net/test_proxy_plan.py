@@ -140,6 +140,9 @@ class Kernel:
         self.elements: dict[tuple[str, str], str] = {}
         self.transactions: list[str] = []
 
+    async def query(self, text: str) -> list[dict]:
+        return []
+
     async def run(self, text: str) -> None:
         self.transactions.append(text)
         if "delete table" in text:
@@ -239,7 +242,7 @@ def test_stale_affinity() -> None:
                         {"concat": ["10.42.0.2", 8080]},
                     ],
                     [
-                        {"elem": {"val": {"concat": ["10.42.0.9", "192.0.2.1", "tcp", 30080]}, "timeout": 9}},
+                        {"elem": {"val": {"concat": ["10.42.0.9", "192.0.2.1", "tcp", 30080]}, "timeout": 9, "expires": 5}},
                         {"concat": ["10.42.0.3", 8080]},
                     ],
                     [
@@ -256,3 +259,7 @@ def test_stale_affinity() -> None:
         "delete element ip k1s-proxy affinity { 10.42.0.9 . 10.43.0.7 . tcp . 80 }\n"
         "delete element ip k1s-proxy affinity { 10.42.0.9 . 10.43.0.8 . udp . 53 }\n"
     )
+    assert affinity.carry_over(IPV4, found, sticky) == (
+        "add element ip k1s-proxy affinity { 10.42.0.9 . 192.0.2.1 . tcp . 30080 timeout 9s expires 5s : 10.42.0.3 . 8080 }\n"
+    )
+    assert affinity.carry_over(IPV4, [], sticky) == ""
