@@ -14,6 +14,7 @@ from k1s.base.clock import REAL_CLOCK, rfc3339
 from k1s.base.http import Request
 from k1s.base.metrics import Registry
 from k1s.base.tasks import Supervisor
+from k1s.client.informer import WatchInformers
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
 from k1s.server.apiserver.app import ApiServer
@@ -231,3 +232,28 @@ async def test_custom_resources_are_collected_and_go_with_their_namespace(cluste
     await cluster.client.delete(builtin("Namespace"), "n")
     await cluster.until(lambda: all(ns["metadata"]["name"] != "n" for ns in cluster.cached("Namespace")))
     assert things() == []
+
+
+async def test_watch_informers_see_what_the_servers_own_views_see(cluster: Cluster) -> None:
+    informers = WatchInformers(RestClient(LocalTransport(cluster.server.handle, ADMIN), "agent"))
+    pods = informers.informer(builtin("Pod"), field_selector="spec.nodeName=node1")
+    maps = informers.informer(builtin("ConfigMap"), namespace="default")
+    task = asyncio.create_task(informers.run())
+    await asyncio.wait_for(asyncio.gather(pods.synced(), maps.synced()), 5)
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template("web")}
+    await cluster.create("Deployment", "web", spec=spec)
+    await cluster.create("ConfigMap", "a", data={"k": "1"})
+    await cluster.create("ConfigMap", "b", "kube-system")
+
+    def ready() -> int:
+        return sum((pod["status"].get("phase") == "Running") for pod in pods.list())
+
+    await cluster.until(lambda: ready() == 2 and maps.get("a", "default") is not None)
+    assert maps.get("b", "kube-system") is None
+    found = maps.get("a", "default")
+    assert found is not None and "managedFields" not in found["metadata"]
+    await cluster.client.delete(builtin("Deployment"), "web", "default", propagation="Background")
+    await cluster.client.delete(builtin("ConfigMap"), "a", "default")
+    await cluster.until(lambda: not list(pods.list()) and maps.get("a", "default") is None)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
