@@ -13,19 +13,23 @@ from pathlib import Path
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.containerd import ContainerdPaths, stop_containerd
+from k1s.agent.resources import cgroups
 from k1s.agent.resources.cgroups import Cgroups
 from k1s.agent.volumes import mounts
 
 _ROUNDS = 100
 
 
-async def stop_all(config: AgentConfig, *, cgroup_root: str = "/k1s") -> None:
-    """Containers, shims, containerd, mounts and cgroups of this data directory are gone afterwards. Idempotent."""
+async def stop_all(config: AgentConfig, *, cgroup_root: str = "") -> None:
+    """Containers, shims, containerd, mounts and cgroups of this data directory are gone afterwards. Idempotent.
+
+    `cgroup_root`: where tests put their containers, in place of the agent's own.
+    """
     await stop_containerd(config)
     paths = ContainerdPaths.of(config)
-    cgroups = Cgroups(cgroup_root)
+    tree = Cgroups(cgroup_root or cgroups.cgroup_root(config))
     for _ in range(_ROUNDS):
-        pids = {*_shims(paths), *cgroups.all_pids()}
+        pids = {*_shims(paths), *tree.all_pids()}
         if not pids:
             break
         for pid in pids:
@@ -35,7 +39,7 @@ async def stop_all(config: AgentConfig, *, cgroup_root: str = "/k1s") -> None:
                 continue
         await asyncio.sleep(0.05)
     mounts.unmount_below([paths.state, paths.root, config.pods_dir])
-    await asyncio.to_thread(cgroups.remove_all)
+    await asyncio.to_thread(tree.remove_all)
     paths.pid_file.unlink(missing_ok=True)
     paths.socket.unlink(missing_ok=True)
 

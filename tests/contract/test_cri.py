@@ -128,7 +128,7 @@ async def _real(archives: Path) -> AsyncIterator[Bench]:
         yield Bench(runtime, directory / "logs", cgroup_root(config))
     finally:
         await runtime.close()
-        await stop_all(config, cgroup_root=cgroup_root(config))
+        await stop_all(config)
         shutil.rmtree(directory)
 
 

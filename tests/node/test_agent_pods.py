@@ -26,8 +26,8 @@ from k1s.agent.containerd import ContainerdPaths, running_pid
 from k1s.agent.context import AgentContext
 from k1s.agent.node import conditions, images, lease, register
 from k1s.agent.pods import manager
-from k1s.agent.resources.cgroups import cgroup_root
 from k1s.agent.teardown import stop_all
+from k1s.agent.volumes import mounts
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.clock import REAL_CLOCK
@@ -253,8 +253,11 @@ async def lab() -> AsyncIterator[Lab]:
         yield bench
     finally:
         await bench.stop_agent()
-        await stop_all(config, cgroup_root=cgroup_root(config))
+        await stop_all(config)
         task.cancel()
+        left = [t for t in mounts.targets() if t.startswith(str(directory))]
+        assert not left, f"mounts left behind: {left}"
+        assert not list(Path("/sys/fs/cgroup").glob(f"*{cgroup_root(config)}")), "cgroups left behind"
         shutil.rmtree(directory)
 
 
