@@ -10,10 +10,10 @@ by the loss of its connection (`_Request._cancel`), so nothing polls; an ordinar
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,7 +23,6 @@ from urllib.parse import parse_qsl, unquote
 from k1s.base.http import (
     Answer,
     BodyTooLarge,
-    ConnectionClosed,
     Handler,
     Headers,
     PeerCertificate,
@@ -33,12 +32,13 @@ from k1s.base.http import (
     Stream,
     WebSocketUpgrade,
 )
+from k1s.base.http_upgrade import OpenWebSocket, RawStream
 
 # aiohttp reads the system's CA bundle at import (80-150 ms) although every context here is explicit.
 _saved = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
 os.environ["SSL_CERT_FILE"], os.environ["SSL_CERT_DIR"] = "/dev/null", "/nonexistent"
 try:
-    from aiohttp import WSMsgType, web
+    from aiohttp import web
     from aiohttp.web_protocol import RequestHandler
 finally:
     for _name, _value in _saved.items():
@@ -50,8 +50,6 @@ finally:
 log = logging.getLogger("k1s.http")
 
 SLICE_BYTES = 1024 * 1024
-# A raw connection stops reading from the socket while this much is waiting for its handler.
-RAW_BUFFER_BYTES = 256 * 1024
 WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
 # Slow-loris: a connection that is quiet between two requests is closed.
 KEEPALIVE_SECONDS = 180.0
@@ -166,7 +164,8 @@ def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | Non
                 common_name = value
             elif kind == "organizationName":
                 organizations.append(value)
-    return PeerCertificate(common_name, tuple(organizations), certificate.get("serialNumber", ""))
+    fingerprint = hashlib.sha256(tls.getpeercert(True)).hexdigest()
+    return PeerCertificate(common_name, tuple(organizations), fingerprint)
 
 
 class _Body:
@@ -311,106 +310,24 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     return _Sent(keep_alive, answer.status)
 
 
-class _WebSocket:
-    """base.http.WebSocket over aiohttp's."""
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self._socket = socket
-
-    @property
-    def subprotocol(self) -> str:
-        return self._socket.ws_protocol or ""
-
-    async def receive(self) -> str | bytes:
-        message = await self._socket.receive()
-        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            data: str | bytes = message.data
-            return data
-        raise ConnectionClosed(str(message.type))
-
-    async def send(self, data: str | bytes) -> None:
-        try:
-            if isinstance(data, str):
-                await self._socket.send_str(data)
-            else:
-                await self._socket.send_bytes(data)
-        except (ConnectionError, RuntimeError) as error:
-            raise ConnectionClosed(str(error)) from error
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        await self._socket.close(code=code, message=reason.encode()[:120])
-
-
 async def _serve_websocket(wire: web.BaseRequest, answer: WebSocketUpgrade) -> Any:
     socket = web.WebSocketResponse(
         protocols=tuple(answer.subprotocols), max_msg_size=WEBSOCKET_MESSAGE_BYTES, compress=False, timeout=2.0
     )
     await socket.prepare(wire)
     try:
-        await answer.serve(_WebSocket(socket))
+        await answer.serve(OpenWebSocket(socket))
     finally:
         if not socket.closed:
             await socket.close()
     return socket
 
 
-class _RawStream:
-    """base.http.ByteStream on an upgraded connection; also the `payload parser` that aiohttp feeds."""
-
-    def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
-        self._transport: asyncio.Transport = protocol.transport
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._ended = False
-        self._paused = False
-        self._arrived = asyncio.Event()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._chunks.append(bytes(data))
-        self._size += len(data)
-        if self._size > RAW_BUFFER_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-        self._arrived.set()
-        return False, b""
-
-    def feed_eof(self) -> None:
-        self._ended = True
-        self._arrived.set()
-
-    async def read(self) -> bytes:
-        while not self._chunks:
-            if self._ended:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        chunk = self._chunks.popleft()
-        self._size -= len(chunk)
-        if self._paused and self._size <= RAW_BUFFER_BYTES // 2 and not self._ended:
-            self._paused = False
-            self._transport.resume_reading()
-        return chunk
-
-    async def write(self, data: bytes) -> None:
-        if self._protocol.transport is None:
-            raise ConnectionClosed("the client has gone")
-        self._transport.write(data)
-        try:
-            await self._protocol._drain_helper()
-        except ConnectionError as error:
-            raise ConnectionClosed(str(error)) from error
-
-    async def close(self) -> None:
-        if self._protocol.transport is not None:
-            self._transport.close()
-
-
 async def _serve_raw(wire: web.BaseRequest, answer: RawUpgrade) -> _Sent:
     protocol: Any = wire._protocol
     if protocol.transport is None:
         return _Sent(False, 101)
-    stream = _RawStream(protocol)
+    stream = RawStream(protocol)
     headers = [("Connection", "Upgrade"), ("Upgrade", answer.protocol), *answer.headers]
     protocol.keep_alive(False)
     # The parser must not see what follows; bytes that came with the request are handed over by set_parser.

@@ -38,6 +38,30 @@ def find_binary(name: str, environ: Mapping[str, str] = os.environ) -> str | Non
     return shutil.which(name, path=search)
 
 
+class ProgramMissing(Exception):
+    """A program that k1s needs is not on this host; the message says how to get it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not installed: not beside k1s and not in PATH (apt-get install {_PACKAGES.get(name, name)})")
+
+
+_PACKAGES = {"containerd-shim-runc-v2": "containerd", "ctr": "containerd"}
+
+
+def require_binary(name: str) -> str:
+    """As find_binary; raises ProgramMissing."""
+    path = find_binary(name)
+    if path is None:
+        raise ProgramMissing(name)
+    return path
+
+
+def bundled_file(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """A file that came with k1s (in $K1S_BIN_DIR)."""
+    path = os.path.join(environ.get("K1S_BIN_DIR", ""), name)
+    return path if environ.get("K1S_BIN_DIR") and os.path.exists(path) else None
+
+
 def limit_malloc_arenas(count: int = 2) -> None:
     """Fewer arenas for the C library's malloc: each thread would get one of its own, some megabytes that never shrink again.
 

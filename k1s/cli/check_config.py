@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from k1s.base import programs
+from k1s.base.process import ProgramMissing, bundled_file, find_binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def check() -> Iterator[Finding]:
     yield Finding("running as root", True, "" if os.geteuid() == 0 else "use sudo")
     yield _python()
     for name in ("containerd", "containerd-shim-runc-v2", "runc"):
-        found = programs.find(name)
-        yield Finding(f"program {name}", True, "" if found else str(programs.ProgramMissing(name)))
-    yield Finding("program kubectl", False, "" if programs.find("kubectl") else "'k1s kubectl' will not work; run 'make up' once")
+        found = find_binary(name)
+        yield Finding(f"program {name}", True, "" if found else str(ProgramMissing(name)))
+    yield Finding("program kubectl", False, "" if find_binary("kubectl") else "'k1s kubectl' will not work; run 'make up' once")
     yield _probe("libnftables", True, _libnftables, "apt-get install libnftables1")
     yield from _cgroups()
     yield from _kernel()
@@ -71,7 +71,7 @@ def _libnftables() -> bool:
     import ctypes
 
     try:
-        ctypes.CDLL(str(programs.bundled("libnftables.so.1") or "libnftables.so.1"))
+        ctypes.CDLL(bundled_file("libnftables.so.1") or "libnftables.so.1")
     except OSError:
         return False
     return True

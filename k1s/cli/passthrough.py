@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from k1s.base import programs
+from k1s.base.process import ProgramMissing, child_environment, require_binary
 from k1s.cli.errors import UserError
 
 KUBECONFIG = Path("/etc/k1s/k1s.yaml")
@@ -20,10 +20,10 @@ def run(words: Sequence[str]) -> int:
     """Replace this process by the program; returns only on failure."""
     verb, *rest = words
     try:
-        program = programs.require(verb)
-    except programs.ProgramMissing as error:
+        program = require_binary(verb)
+    except ProgramMissing as error:
         raise UserError(str(error)) from error
-    env = programs.clean_environment()
+    env = child_environment()
     if verb == "ctr":
         arguments = ["ctr", "--address", str(CONTAINERD_SOCKET), "--namespace", "k8s.io", *rest]
     else:

@@ -165,12 +165,12 @@ async def _start_controllers(
     node_name: str,
     clock: Clock,
 ) -> None:
-    client_ca, server_ca = certificates.ca("client-ca"), certificates.ca("server-ca")
+    client_ca, kubelet_ca = certificates.ca("client-ca"), certificates.ca("kubelet-ca")
     settings = ControllerConfig(
         ca_bundle=certificates.server_ca_pem.decode(),
         cluster_cidr=config.cluster_cidr,
         control_plane_node=node_name,
-        signers=CertificateSigners(client_ca.certificate, client_ca.key, server_ca.certificate, server_ca.key),
+        signers=CertificateSigners(client_ca.certificate, client_ca.key, kubelet_ca.certificate, kubelet_ca.key),
     )
     manager = RestClient(LocalTransport(server.handle, CONTROLLER_USER), "kube-controller-manager", clock=clock)
     planner = RestClient(LocalTransport(server.handle, SCHEDULER_USER), "kube-scheduler", clock=clock)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from k1s.agent.context import AgentContext
-from k1s.agent.inotify import Inotify
 from k1s.base.files import write_atomic
+from k1s.base.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from k1s.cri.errors import RuntimeFailure
 
 log = logging.getLogger("k1s.agent.images")
@@ -30,11 +30,12 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
         await asyncio.get_running_loop().create_future()
     directory.mkdir(parents=True, exist_ok=True)
     importer = Importer(agent)
-    with Inotify(directory) as changes:
+    with Inotify() as changes:
+        changes.add(directory, CLOSE_WRITE | MOVED_TO)
         await importer.sweep()
         ready()
         while True:
-            await changes.wait()
+            await changes.read()
             await importer.sweep()
 
 

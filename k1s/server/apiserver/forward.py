@@ -83,7 +83,7 @@ async def _send(request: Request, target: Target, writer: asyncio.StreamWriter) 
     upgrade = request.headers.get("Upgrade", "")
     lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.host}:{target.port}"]
     for name, value in request.headers.items():
-        if name not in _HOP_HEADERS and name not in _OURS:
+        if name not in _HOP_HEADERS and name not in _OURS and not name.startswith("impersonate-"):
             lines.append(f"{name}: {value}")
     lines += [f"{name}: {value}" for name, value in target.headers]
     lines += ["Connection: Upgrade", f"Upgrade: {upgrade}"] if upgrade else ["Connection: close"]

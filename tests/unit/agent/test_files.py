@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import os
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from k1s.agent.containers import logs
-from k1s.agent.inotify import Inotify
 from k1s.agent.resources.cgroups import CgroupLimits, Cgroups, shares, weight
 from k1s.agent.volumes import atomic_writer
 from k1s.agent.volumes.atomic_writer import FileContent
@@ -115,15 +113,3 @@ async def test_log_rotation_keeps_five_files(tmp_path: Path) -> None:
     assert path.read_bytes() == b"kept"
     logs.remove_of(container)
     assert list(tmp_path.iterdir()) == []
-
-
-async def test_inotify_wakes_for_whole_files(tmp_path: Path) -> None:
-    with Inotify(tmp_path) as changes:
-        waiter = asyncio.create_task(changes.wait())
-        await asyncio.sleep(0.05)
-        assert not waiter.done()
-        (tmp_path / "a.partial").write_bytes(b"x")
-        await asyncio.wait_for(waiter, 2)
-        waiter = asyncio.create_task(changes.wait())
-        (tmp_path / "a.partial").rename(tmp_path / "a.tar")
-        await asyncio.wait_for(waiter, 2)
