@@ -290,3 +290,23 @@ async def test_teardown_removes_only_what_is_ours(node: Node) -> None:
         left = {x.name for x in await asyncio.to_thread(link.links)}
         assert left == {"lo", "up0", "k1something"}
         assert await asyncio.to_thread(teardown.remove_all, node.state) == []
+
+
+async def test_teardown_unpins_namespaces_of_recorded_sandboxes_only(node: Node, tmp_path: Path) -> None:
+    pins = tmp_path / "netns"
+    pins.mkdir()
+    ours, other = pins / "cni-0a1b", pins / "cni-ffff"
+    for pin in (ours, other):
+        pin.touch()
+        with netlab.namespace() as space:
+            netlab.run("mount", "--bind", netlab.path_of(space), str(pin))
+    try:
+        code, answer = await netlab.cni(node.plugin, "ADD", node.config, container="c1", netns=str(ours))
+        assert code == 0, answer
+        removed = await asyncio.to_thread(teardown.remove_all, node.state)
+        assert f"network namespace {ours}" in removed
+        assert [pin.name for pin in pins.iterdir()] == ["cni-ffff"]
+        assert str(ours) not in Path("/proc/mounts").read_text()
+    finally:
+        for pin in (ours, other):
+            netlab.run("umount", str(pin), check=False)

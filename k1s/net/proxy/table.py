@@ -56,6 +56,9 @@ def chain_text(family: Family, chain: Chain) -> str:
             draw = f"numgen random mod {chain.targets}{offset}"
             lines.append(f"dnat {ip} to {key} . {draw} map @{chain.over}-slots-{chain.protocol}")
         case Stick():
+            if family.version == 6:
+                # Two addresses, a target and the ports do not fit into a rule's registers; libnftables aborts the process.
+                raise ValueError("session affinity over IPv6 needs another shape than a map of client and frontend")
             client = f"{ip} saddr . ct original {ip} daddr . meta l4proto . ct original proto-dst"
             entry = f"{client} timeout {chain.seconds}s : {ip} daddr . th dport"
             lines.append(f"meta l4proto {chain.protocol} update @affinity {{ {entry} }}")
