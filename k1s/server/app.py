@@ -22,7 +22,7 @@ from k1s.base import http_server
 from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.base.files import write_atomic
 from k1s.base.host import default_address, host_name
-from k1s.base.http import Answer, Request
+from k1s.base.http import Answer, Handler, Request
 from k1s.base.pki import PkiError
 from k1s.base.tasks import Supervisor
 from k1s.client.interface import InformerFactory, Object
@@ -31,6 +31,7 @@ from k1s.client.transport import LocalTransport
 from k1s.server.agent_process import AgentProcess, start_time
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
+from k1s.server.apiserver.audit import AuditLog
 from k1s.server.apiserver.subresources.streams import Streams
 from k1s.server.bootstrap import ensure_defaults
 from k1s.server.certificates import ServerCertificates
@@ -94,7 +95,8 @@ async def _serve(
     clock: Clock,
 ) -> None:
     server, client, security = _api_server(config, store, certificates, clock)
-    listener = await _listen(server, config, certificates)
+    audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
+    listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     pid_file = run_dir / "server.json"
     try:
         async with Supervisor() as tasks:
@@ -126,6 +128,8 @@ async def _serve(
     finally:
         pid_file.unlink(missing_ok=True)
         await listener.close()
+        if audit is not None:
+            audit.close()
 
 
 def _api_server(
@@ -203,10 +207,10 @@ async def _store(config: ServerConfig, clock: Clock) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def _listen(server: ApiServer, config: ServerConfig, certificates: ServerCertificates) -> http_server.Listener:
+async def _listen(handler: Handler, config: ServerConfig, certificates: ServerCertificates) -> http_server.Listener:
     try:
         return await http_server.listen(
-            server.handle, host=config.bind_address, port=config.https_listen_port, tls=certificates.server_context()
+            handler, host=config.bind_address, port=config.https_listen_port, tls=certificates.server_context()
         )
     except OSError as error:
         raise StartError(

@@ -37,6 +37,7 @@ class ServerConfig:
     )
     token_file: str = option("token-file", "", "file that holds the join token", env="K1S_TOKEN_FILE", metavar="FILE")
     datastore_endpoint: str = option("datastore-endpoint", "", "where state is kept (default: SQLite below the data directory)")
+    audit_log_path: str = option("audit-log-path", "", "where to log who changed what (default: nowhere)", metavar="FILE")
     disable_agent: bool = option("disable-agent", False, "run no node on this host")
     disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")
     debug: bool = option("debug", False, "log more")
