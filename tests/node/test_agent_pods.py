@@ -26,6 +26,7 @@ from k1s.agent.containerd import ContainerdPaths, running_pid
 from k1s.agent.context import AgentContext
 from k1s.agent.node import conditions, images, lease, register
 from k1s.agent.pods import manager
+from k1s.agent.resources.cgroups import cgroup_root
 from k1s.agent.teardown import stop_all
 from k1s.agent.volumes import mounts
 from k1s.api.catalog import builtin
