@@ -109,7 +109,11 @@ class CustomResources:
                 self._conflicts[name] = conflict
             else:
                 self._conflicts.pop(name, None)
-                self._register(name, new["spec"])
+                try:
+                    self._register(name, new["spec"])
+                except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+                    # Validation should have refused it; one odd definition must not end the feed of the whole cache.
+                    self._conflicts[name] = f"the definition cannot be served: {error!r}"
         self._mark(name)
 
     def _conflict(self, crd: Object) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import FieldError, bad_request, conflict, invalid
+from k1s.api.errors import FieldError, conflict, invalid
+from k1s.api.schema import schema_for_kind
+from k1s.api.type_check import check_types
 from k1s.base.clock import parse_rfc3339, rfc3339
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.strategies.base import Strategy
@@ -42,12 +44,10 @@ class DeleteOptions:
     @classmethod
     def read(cls, obj: Object) -> DeleteOptions:
         """From a decoded body. Raises ApiError 400, 422."""
+        check_types(obj, schema_for_kind("", "v1", "DeleteOptions"))
         pre = obj.get("preconditions") or {}
-        grace = obj.get("gracePeriodSeconds")
-        if not isinstance(pre, dict) or isinstance(grace, bool) or not isinstance(grace, int | None):
-            raise bad_request("unable to decode DeleteOptions: wrong type")
         options = cls(
-            grace=grace,
+            grace=obj.get("gracePeriodSeconds"),
             policy=str(obj.get("propagationPolicy") or ""),
             orphan=obj.get("orphanDependents"),
             uid=str(pre.get("uid") or ""),

@@ -20,12 +20,14 @@ from k1s.api.catalog import Catalog, Resource
 from k1s.api.errors import path_not_found
 from k1s.base.http import Request, Response
 from k1s.server.apiserver.negotiation import takes_gzip
+from k1s.server.apiserver.openapi_protobuf import accepts, encode_document
 from k1s.version import GIT_VERSION
 
 Object = dict[str, Any]
 
 _V3 = "#/components/schemas/"
 _V2 = "#/definitions/"
+_V2_PROTOBUF = "v2 as protobuf"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 
@@ -62,14 +64,15 @@ class OpenApi:
     def invalidate(self, group: str = "", version: str = "") -> None:
         """The resources of a group and version have changed."""
         self._changes += 1
-        for slot in ("v2", "index", _slot(group, version)):
+        for slot in ("v2", _V2_PROTOBUF, "index", _slot(group, version)):
             self._documents.pop(slot, None)
 
     async def answer(self, request: Request) -> Response:
         """/openapi/v2, /openapi/v3, /openapi/v3/api/v1, /openapi/v3/apis/GROUP/VERSION. Raises ApiError 404."""
         path = request.path.rstrip("/")
         if path == "/openapi/v2":
-            return await self._send(request, "v2")
+            kind = accepts(part.partition(";")[0].strip() for part in request.headers.get("Accept", "").split(","))
+            return await self._send(request, _V2_PROTOBUF if kind else "v2", kind or "application/json")
         if path == "/openapi/v3":
             return await self._send(request, "index")
         slot = path.removeprefix("/openapi/v3/")
@@ -80,7 +83,7 @@ class OpenApi:
     def _slots(self) -> list[str]:
         return [_slot(group, version) for group, versions in self._catalog.groups().items() for version in versions]
 
-    async def _send(self, request: Request, slot: str) -> Response:
+    async def _send(self, request: Request, slot: str, kind: str = "application/json") -> Response:
         packed = self._documents.get(slot)
         if packed is None:
             changes = self._changes
@@ -88,16 +91,17 @@ class OpenApi:
             if changes == self._changes:
                 self._documents[slot] = packed
         etag = f'"{hashlib.sha256(packed).hexdigest().upper()[:32]}"'
-        headers = [("ETag", etag), ("Vary", "Accept-Encoding")]
+        headers = [("ETag", etag), ("Vary", "Accept-Encoding, Accept")]
         if etag in request.headers.get("If-None-Match", ""):
             return Response(304, b"", headers=headers)
         if takes_gzip(request):
-            return Response(200, packed, headers=[*headers, ("Content-Encoding", "gzip")])
-        return Response(200, zlib.decompress(packed, 31), headers=headers)
+            return Response(200, packed, kind, [*headers, ("Content-Encoding", "gzip")])
+        return Response(200, zlib.decompress(packed, 31), kind, headers)
 
     def _pack(self, slot: str) -> bytes:
         packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-        return packer.compress(orjson.dumps(self._make(slot))) + packer.flush()
+        data = encode_document(self._v2()) if slot == _V2_PROTOBUF else orjson.dumps(self._make(slot))
+        return packer.compress(data) + packer.flush()
 
     def _make(self, slot: str) -> Object:
         if slot == "index":

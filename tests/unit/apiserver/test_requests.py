@@ -267,3 +267,25 @@ async def test_metrics_that_are_looked_up(api: Api) -> None:
     assert 'apiserver_storage_objects{resource="configmaps"} 1' in text
     assert 'apiserver_watchers{resource="configmaps"} 1' in text
     await watch.close()
+
+
+ODD: list[Any] = [1, 1.5, True, "x", [[]], {"a": 1}]
+OPTIONS = {"kind": "DeleteOptions", "apiVersion": "v1"}
+EVICTION = {"apiVersion": "policy/v1", "kind": "Eviction"}
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+async def test_odd_bodies_of_subresources_and_deletions(api: Api, value: Any) -> None:
+    await api.ok("POST", CMS, config_map("a"))
+    pods = CMS.replace("configmaps", "pods")
+    await api.ok("POST", pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    cases = [
+        ("DELETE", f"{CMS}/a?dryRun=All", {**OPTIONS, key: value}) for key in ("dryRun", "preconditions", "gracePeriodSeconds")
+    ]
+    cases += [
+        ("POST", f"{pods}/p/eviction?dryRun=All", {**EVICTION, key: value}) for key in ("metadata", "deleteOptions", "kind")
+    ]
+    cases += [("POST", f"{pods}/p/binding?dryRun=All", {"metadata": {"name": "p"}, "target": value})]
+    for method, target, body in cases:
+        answer = await api(method, target, body)
+        assert answer.status < 500, (body, answer.raw)

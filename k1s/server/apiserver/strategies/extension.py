@@ -50,7 +50,7 @@ class CustomResourceDefinition(Strategy):
 
     def prepare_create(self, call: Call, obj: Object) -> None:
         super().prepare_create(call, obj)
-        stored = [v["name"] for v in (obj.get("spec") or {}).get("versions") or [] if v.get("storage")]
+        stored = [v.get("name") for v in (obj.get("spec") or {}).get("versions") or [] if v.get("storage")]
         obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
     def holding(self, finalizers: list[str]) -> list[str]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError, bad_request
+from k1s.api.schema import schema_for_kind
 from k1s.api.selectors import labels_from
+from k1s.api.type_check import check_types
 from k1s.base.clock import rfc3339
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.answers import json_answer
@@ -39,6 +41,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     eviction["apiVersion"] = call.resource.api_version
     check_kind(eviction, call.resource, server, "Eviction")
     eviction["apiVersion"] = "policy/v1"
+    check_types(eviction, schema_for_kind("policy", "v1", "Eviction"))
     name = (eviction.get("metadata") or {}).get("name") or info.name
     if name != info.name:
         raise bad_request("name in URL does not match name in Eviction object")
