@@ -42,5 +42,13 @@ def parse_address(text: str) -> Address | None:
         return None
 
 
+def parse_network(text: str) -> Network | None:
+    """The range, host bits forgiven, or None for what is none."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
 def family_of(network: Network | Address) -> Family:
     return IPV4 if network.version == 4 else IPV6

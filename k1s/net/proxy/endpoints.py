@@ -83,7 +83,9 @@ def _collect(port: Object, slices: Iterable[Object], family: Family, place: Plac
             number = slice_port.get("port")
             if (slice_port.get("name") or "") != name or (slice_port.get("protocol") or "TCP") != protocol or not number:
                 continue
-            found += [_endpoint(raw, number, place) for raw in piece.get("endpoints") or () if raw.get("addresses")]
+            # One address that nft refuses would keep every Service's change out of the kernel.
+            usable = (raw for raw in piece.get("endpoints") or () if raw.get("addresses") and family.owns(raw["addresses"][0]))
+            found += [_endpoint(raw, number, place) for raw in usable]
     return found
 
 

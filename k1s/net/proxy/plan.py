@@ -11,11 +11,12 @@ Services do, every target gets the same share, and one changed endpoint is an el
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k1s.net.family import Family
+from k1s.net.family import Family, parse_network
 from k1s.net.proxy.endpoints import Place, choose
 
 Object = dict[str, Any]
@@ -256,7 +257,9 @@ def _source_ranges(spec: Mapping[str, Any], family: Family) -> Sources | None:
     ranges = spec.get("loadBalancerSourceRanges") or ()
     if spec.get("type") != "LoadBalancer" or not ranges:
         return None
-    return Sources(tuple(sorted({r.strip() for r in ranges if family.owns(r.strip().partition("/")[0])})))
+    parsed = [network for text in ranges if (network := parse_network(text.strip())) and network.version == family.version]
+    # Collapsed: nft takes no overlapping ranges into one set, people do.
+    return Sources(tuple(str(network) for network in ipaddress.collapse_addresses(parsed)))  # type: ignore[type-var]
 
 
 def _sticky_seconds(spec: Mapping[str, Any]) -> int:

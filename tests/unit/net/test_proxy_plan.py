@@ -18,7 +18,7 @@ from k1s.net.family import IPV4, IPV6
 from k1s.net.proxy import affinity, apply, table
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place, choose
-from k1s.net.proxy.plan import arrange, plan_service
+from k1s.net.proxy.plan import Sources, arrange, plan_service
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "net" / "proxy"
 HERE = Place("node-a", "zone-1")
@@ -86,6 +86,16 @@ def test_ports_match_by_name_and_protocol_and_family() -> None:
     assert choose({"name": "a", "port": 80}, both, IPV4, HERE).cluster == ("10.42.0.2 . 1",)
     assert choose({"name": "b", "port": 80, "protocol": "UDP"}, both, IPV6, HERE).cluster == ("fd00::2 . 2",)
     assert choose({"name": "b", "port": 80}, both, IPV4, HERE).cluster == ()
+
+
+def test_what_nft_would_refuse_never_gets_there() -> None:
+    spec = {"type": "LoadBalancer", "clusterIP": "10.43.0.7", "externalIPs": ["not-an-address"], "ports": [{"port": 80}]}
+    ranges = ["10.0.0.0/8", "10.1.2.0/24", "192.0.2.7/24", "garbage", "fd00::/8"]
+    status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    service = {"metadata": {}, "spec": {**spec, "loadBalancerSourceRanges": ranges}, "status": status}
+    plan = plan_service(service, pieces(endpoint("10.42.0.2"), endpoint("nonsense")), family=IPV4, place=HERE)
+    assert Sources(("10.0.0.0/8", "192.0.2.0/24")) in plan.chains
+    assert not any("nonsense" in value or "not-an" in key for (_, key), value in plan.elements.items())
 
 
 def hinted(address: str, *, nodes: tuple[str, ...] = (), zones: tuple[str, ...] = ()) -> dict:
