@@ -1,6 +1,6 @@
 """The API server: the chain of filters every request passes, in order. Read this first.
 
-request info > authentication > impersonation > flow control > authorization > audit > handler
+(audit, around it all) request info > authentication > impersonation > flow control > authorization > handler
 
 Owns: ApiServer. Called by: base/http_server and in-process clients (`handle`), server/app (construction, `run`).
 Never does: know a kind. Keys of Request.context: "user" (UserInfo of an in-process caller), "cause" (the revision that made
