@@ -20,7 +20,7 @@ from k1s.api.catalog import Catalog, Resource
 from k1s.api.errors import path_not_found
 from k1s.base.http import Request, Response
 from k1s.server.apiserver.negotiation import takes_gzip
-from k1s.server.apiserver.openapi_protobuf import accepts, encode_document
+from k1s.server.apiserver.openapi_protobuf import MEDIA_TYPE, asked_for, encode_document
 from k1s.version import GIT_VERSION
 
 Object = dict[str, Any]
@@ -71,8 +71,9 @@ class OpenApi:
         """/openapi/v2, /openapi/v3, /openapi/v3/api/v1, /openapi/v3/apis/GROUP/VERSION. Raises ApiError 404."""
         path = request.path.rstrip("/")
         if path == "/openapi/v2":
-            kind = accepts(part.partition(";")[0].strip() for part in request.headers.get("Accept", "").split(","))
-            return await self._send(request, _V2_PROTOBUF if kind else "v2", kind or "application/json")
+            if asked_for(part.partition(";")[0].strip() for part in request.headers.get("Accept", "").split(",")):
+                return await self._send(request, _V2_PROTOBUF, MEDIA_TYPE)
+            return await self._send(request, "v2")
         if path == "/openapi/v3":
             return await self._send(request, "index")
         slot = path.removeprefix("/openapi/v3/")
