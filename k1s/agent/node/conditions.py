@@ -28,6 +28,7 @@ from k1s.cri.runtime import Version
 log = logging.getLogger("k1s.agent.node")
 
 AT_LEAST_EVERY = 300.0
+PATIENCE = 5.0
 _RETRY = Backoff(initial=0.2, maximum=10.0, jitter=0.2)
 # kubelet's default hard thresholds.
 _LEAST_MEMORY = 100 * 1024 * 1024
@@ -50,6 +51,7 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     agent.readiness_handlers.append(changed.set)
     agent.heartbeat_handlers.append(beat.set)
     agent.images.on_appeared(changed.set)
+    await _settle(agent, changed)
     while True:
         changed.clear()
         health = await _look(agent)
@@ -68,6 +70,14 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
             beat.clear()
             if not changed.is_set() and await _look(agent) != health:
                 changed.set()
+
+
+async def _settle(agent: AgentContext, changed: asyncio.Event) -> None:
+    """Parts that are still starting are given a moment: a restart of the agent must not make its node NotReady."""
+    due = agent.clock.monotonic() + PATIENCE
+    while agent.not_ready and agent.clock.monotonic() < due:
+        changed.clear()
+        await _first(changed.wait(), agent.clock.sleep(due - agent.clock.monotonic()))
 
 
 async def _look(agent: AgentContext) -> _Health:

@@ -156,7 +156,8 @@ def _container(stats: ContainerStats, started: dict[str, float]) -> Object:
 def _by_pod(stats: Iterable[ContainerStats]) -> dict[str, list[ContainerStats]]:
     out: dict[str, list[ContainerStats]] = {}
     for item in stats:
-        if item.labels.get(POD_UID) and item.labels.get(CONTAINER_NAME):
+        # A container that does not run has no sample, only a name.
+        if item.timestamp > 0 and item.labels.get(POD_UID) and item.labels.get(CONTAINER_NAME):
             out.setdefault(item.labels[POD_UID], []).append(item)
     return out
 

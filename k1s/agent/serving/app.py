@@ -17,6 +17,7 @@ import orjson
 
 from k1s.agent.context import AgentContext
 from k1s.agent.pods.registry import PodEntry
+from k1s.agent.resources import stats
 from k1s.agent.serving import command, port_forward
 from k1s.agent.serving.command import StreamOptions
 from k1s.agent.serving.pod_logs import PodLogs
@@ -54,6 +55,7 @@ class AgentServer:
             "healthz": self._healthz,
             "metrics": self._metrics,
             "pods": self._pods,
+            "stats": self._stats,
             "containerLogs": self._container_logs,
             "exec": self._exec,
             "attach": self._attach,
@@ -89,7 +91,16 @@ class AgentServer:
         return Response(200, b"ok", "text/plain")
 
     async def _metrics(self, request: Request, words: list[str]) -> Answer:
+        if words == ["resource"]:
+            return Response(200, await stats.resource_metrics(self._agent), stats.CONTENT_TYPE)
+        if words:
+            raise errors.path_not_found()
         return Response(200, self._agent.metrics.exposition(), metrics.CONTENT_TYPE)
+
+    async def _stats(self, request: Request, words: list[str]) -> Answer:
+        if words != ["summary"]:
+            raise errors.path_not_found()
+        return Response(200, orjson.dumps(await stats.summary(self._agent)))
 
     async def _pods(self, request: Request, words: list[str]) -> Answer:
         pods = [{**entry.pod, "status": entry.status or entry.pod.get("status", {})} for entry in self._agent.pods]

@@ -205,6 +205,29 @@ async def test_node_says_what_is_wrong_and_when_it_is_over(tmp_path: Path) -> No
     await runtime.close()
 
 
+async def test_restart_does_not_make_the_node_unready(tmp_path: Path) -> None:
+    runtime = FakeRuntime()
+    async with api() as client:
+        async with node(client, runtime, tmp_path):
+            before = (await client.get(NODE, NAME))["status"]["conditions"]
+        config = AgentConfig(data_dir=tmp_path / "d", run_dir=tmp_path / "r", fake_runtime=True, node_name=NAME)
+        events = EventRecorder(client, "kubelet")
+        agent = app.make_context(config, NAME, "192.0.2.1", client, WatchInformers(client), events, runtime, REAL_CLOCK)
+        agent.set_ready("network", "still starting")
+        told = asyncio.Event()
+        task = asyncio.create_task(conditions.run(agent, told.set))
+        await asyncio.sleep(0.2)
+        assert not told.is_set(), "a part that starts is waited for"
+        agent.set_ready("network")
+        await asyncio.wait_for(told.wait(), 2)
+        after = (await client.get(NODE, NAME))["status"]["conditions"]
+        assert [(c["type"], c["status"], c["lastTransitionTime"]) for c in after] == [
+            (c["type"], c["status"], c["lastTransitionTime"]) for c in before
+        ]
+        task.cancel()
+    await runtime.close()
+
+
 class _Client:
     """Takes patches as slowly and as badly as it is told to."""
 

@@ -25,6 +25,7 @@ SAMPLES = [
     _sample("1", "a", "p", 1_500_000_000, 10),
     _sample("2", "b", "p", 500_000_000, 20),
     _sample("3", "a", "q", 0, 5),
+    ContainerStats("5", "a", _sample("5", "a", "over", 0, 0).labels, 0.0, 0, 0, 0, 0, 0, 0, 0, 0),
     ContainerStats("4", "alien", {}, NOW, 1, 1, 1, 1, 1, 1, 1, 1),
 ]
 
