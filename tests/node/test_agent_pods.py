@@ -46,6 +46,7 @@ pytestmark = pytest.mark.root
 ROOT = Path(__file__).parents[2]
 POD, NODE, CONFIG_MAP, SECRET, EVENT = (builtin(k) for k in ("Pod", "Node", "ConfigMap", "Secret", "Event"))
 Object = dict[str, Any]
+CLAIM, VOLUME = builtin("PersistentVolumeClaim"), builtin("PersistentVolume")
 BUSYBOX = "docker.io/library/busybox:1.36"
 NAME = "node-a"
 LIMIT = 30.0
@@ -619,6 +620,38 @@ async def resources_reach_the_kernel(bench: Lab) -> None:
     await bench.delete("greedy")
 
 
+async def claims_are_mounted_once_bound(bench: Lab) -> None:
+    path = bench.config.data_dir / "pv"
+    size = {"resources": {"requests": {"storage": "1Gi"}}, "accessModes": ["ReadWriteOnce"]}
+    made = await bench.client.create(
+        CLAIM, {"metadata": {"name": "data", "namespace": "default"}, "spec": {**size, "storageClassName": ""}}
+    )
+    await bench.run(
+        "claims", "sleep", "1000", volumes=[{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}],
+        container={"volumeMounts": [{"name": "d", "mountPath": "/data"}]},
+    )  # fmt: skip
+
+    async def refused() -> bool:
+        return any("is not bound" in message for _, message in await bench.events("claims"))
+
+    await eventually(refused)
+    # No controllers run here: the test binds, as the volume binder does.
+    reference = {"kind": "PersistentVolumeClaim", "name": "data", "namespace": "default", "uid": made["metadata"]["uid"]}
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": str(path)},
+        "claimRef": reference,
+    }
+    await bench.client.create(VOLUME, {"metadata": {"name": "pv"}, "spec": spec})
+    await bench.client.patch(CLAIM, "data", "default", {"spec": {"volumeName": "pv"}})
+    await bench.client.patch(CLAIM, "data", "default", {"status": {"phase": "Bound"}}, subresource="status")
+    obj = await bench.until("claims", is_ready, "ready once the claim is bound")
+    await bench.exec(obj, "sh", "-c", "echo kept > /data/file")
+    await bench.delete("claims")
+    assert (path / "file").read_text() == "kept\n"
+
+
 async def _ids(bench: Lab, obj: Object) -> list[str]:
     assert bench.agent is not None
     from k1s.cri.containerd import ContainerdRuntime
@@ -653,4 +686,5 @@ CASES = (
     log_is_rotated,
     second_delete_shortens_the_grace,
     resources_reach_the_kernel,
+    claims_are_mounted_once_bound,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from k1s.agent.containers.paths import PodPaths
 from k1s.agent.pods.model import Object
-from k1s.agent.volumes import empty_dir, host_path, mounts, payload
+from k1s.agent.volumes import claim, empty_dir, host_path, mounts, payload
 from k1s.agent.volumes.interface import Prepare, VolumeFault, VolumeRequest
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ TYPES: dict[str, Prepare] = {
     "configMap": payload.config_map,
     "downwardAPI": payload.downward,
     "emptyDir": empty_dir.prepare,
+    "ephemeral": claim.prepare,
     "hostPath": host_path.prepare,
+    "persistentVolumeClaim": claim.prepare,
     "projected": payload.projected,
     "secret": payload.secret,
 }
