@@ -136,7 +136,8 @@ class PodManager:
         async for event in self._agent.runtime.events():
             if event.kind == "resync":
                 self._each(PodWorker.wake)
-            elif event.kind == "exited":
+            elif event.kind in ("exited", "deleted"):
+                # Its task is deleted right before the runtime's status says that it ended.
                 await self._exited(event.id)
 
     async def _exited(self, identity: str) -> None:

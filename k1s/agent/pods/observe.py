@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from k1s.agent.pods.model import POD_UID, TERMINATION_POLICY, Observed
+from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
 from k1s.cri.errors import NotFound
 from k1s.cri.runtime import Container, ContainerStatus, Runtime, Sandbox
@@ -22,7 +23,9 @@ log = logging.getLogger("k1s.agent.pods")
 _MESSAGE_LIMIT = 4096
 _LOG_LIMIT, _LOG_LINES = 2048, 80
 _MOST = 64
-_LAG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
+_LAG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+# Many ends at once keep containerd's CRI part busy for seconds: then the loop looks again, ever more rarely.
+_LAG_AGAIN = Backoff(initial=0.3, maximum=10.0)
 
 
 class Observer:
@@ -34,6 +37,12 @@ class Observer:
         self._ended: dict[str, ContainerStatus] = {}
         self._boxes: dict[str, Sandbox] = {}
         self._expected: set[str] = set()
+        self._late_looks = 0
+
+    @property
+    def again_in(self) -> float | None:
+        """Seconds after which to look again, because an announced end does not show yet; None: no need."""
+        return _LAG_AGAIN.delay(self._late_looks) if self._late_looks else None
 
     def expect_exit(self, identity: str) -> None:
         """An event said that it ended; the status may say so a moment later."""
@@ -41,17 +50,22 @@ class Observer:
 
     async def observe(self) -> Observed:
         """Raises RuntimeFailure."""
-        for delay in _LAG:
-            observed = await self._once()
-            late = {c.id for c in observed.containers if c.state == "running"} & self._expected
-            late |= {s.id for s in observed.sandboxes if s.ready} & self._expected
-            if not late:
+        observed = await self._once()
+        for delay in _LAG if not self._late_looks else ():
+            if not self._late(observed):
                 break
             await self._clock.sleep(delay)
+            observed = await self._once()
+        late = self._late(observed)
+        self._late_looks = self._late_looks + 1 if late else 0
         # What was not seen yet may have been made a moment ago: its exit is still to be expected.
         seen = {c.id for c in observed.containers} | {s.id for s in observed.sandboxes}
-        self._expected = {i for i in self._expected if i not in seen} if len(self._expected) < _MOST else set()
+        self._expected = late | ({i for i in self._expected if i not in seen} if len(self._expected) < _MOST else set())
         return observed
+
+    def _late(self, observed: Observed) -> set[str]:
+        late = {c.id for c in observed.containers if c.state == "running"} & self._expected
+        return late | ({s.id for s in observed.sandboxes if s.ready} & self._expected)
 
     async def _once(self) -> Observed:
         labels: Mapping[str, str] = {POD_UID: self._uid}
@@ -110,6 +124,8 @@ def _tail(path: Path, limit: int) -> str:
 
 
 def _log_text(line: str) -> str:
-    """The text of a CRI log line: `time stream tag text`."""
+    """The text of a CRI log line `time stream tag text`; tag P: the line goes on, or ended without a newline."""
     parts = line.split(" ", 3)
-    return parts[3] if len(parts) == 4 else line
+    if len(parts) < 4:
+        return line
+    return parts[3].removesuffix("\n") if parts[2] == "P" else parts[3]

@@ -280,8 +280,10 @@ class PodWorker:
                 task.cancel()
 
     def _wake_at(self, planned: float | None) -> float | None:
-        """The earliest of the plan's moment, the pod's deadline, and when a token must be renewed."""
-        moments = [planned, self._deadline(), self.agent.tokens.next_refresh(pod_uid(self.pod))]
+        """The earliest of the plan's moment, the pod's deadline, a token's renewal, and a look at a status that lags."""
+        again = self._observer.again_in
+        lagging = self.agent.clock.now() + again if again is not None else None
+        moments = [planned, self._deadline(), self.agent.tokens.next_refresh(pod_uid(self.pod)), lagging]
         due = min((m for m in moments if m is not None), default=None)
         token = moments[2]
         if token is not None and token == due:

@@ -50,7 +50,7 @@ class Exits:
             # The first event is a resync: from here on nothing is missed.
             self._listening.set()
             for woken, container_id in self._waiters.items():
-                if event.kind == "resync" or (event.kind == "exited" and event.id == container_id):
+                if event.kind == "resync" or (event.kind in ("exited", "deleted") and event.id == container_id):
                     woken.set()
 
     async def _running(self, container_id: str) -> bool:
