@@ -346,6 +346,9 @@ async def image_is_missing(bench: Lab) -> None:
     events = await bench.events("noimage")
     assert ("Pulling", 'Pulling image "localhost:1/absent:1"') in events
     assert ("Failed", "Error: ErrImagePull") in events
+    obj = await bench.until("noimage", lambda o: waiting(o) == "ImagePullBackOff", "backing off")
+    assert state(obj)["state"]["waiting"]["message"].startswith('Back-off pulling image "localhost:1/absent:1": ErrImagePull: ')
+    assert ("BackOff", 'Back-off pulling image "localhost:1/absent:1"') in await bench.events("noimage")
     await bench.delete("noimage")
     await bench.run("badname", "true", container={"image": "UPPER:1"})
     obj = await bench.until("badname", lambda o: waiting(o) == "InvalidImageName", "refused")

@@ -19,6 +19,7 @@ from k1s.cri.runtime import Config, Image, RegistryAuth, Runtime
 
 PARALLEL = 3
 _INITIAL, _MAXIMUM = 10.0, 300.0
+_SHOWN = 2.0  # seconds
 
 
 class ImageFault(Exception):
@@ -36,7 +37,7 @@ class ImageManager:
         self._runtime, self._events, self._clock = runtime, events, clock
         self._slots = asyncio.Semaphore(PARALLEL)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._backoff: dict[tuple[str, str], tuple[float, float]] = {}  # (uid, image) -> (delay, until)
+        self._backoff: dict[tuple[str, str], tuple[float, float, str]] = {}  # (uid, image) -> (delay, until, why)
         self._appeared: list[Callable[[], None]] = []
 
     def on_appeared(self, handler: Callable[[], None]) -> None:
@@ -87,7 +88,7 @@ class ImageManager:
         if entry is not None and entry[1] > self._clock.now():
             message = f'Back-off pulling image "{name}"'
             self._event(pod, "Normal", "BackOff", message, field_path)
-            raise ImageFault("ImagePullBackOff", message, entry[1])
+            raise ImageFault("ImagePullBackOff", f"{message}: ErrImagePull: {entry[2]}", entry[1])
 
     async def _pull(
         self, pod: Object, name: str, full: str, auths: Sequence[RegistryAuth], sandbox_config: Config, field_path: str
@@ -127,10 +128,11 @@ class ImageManager:
         key = (pod_uid(pod), name)
         delay = min(self._backoff[key][0] * 2, _MAXIMUM) if key in self._backoff else _INITIAL
         until = self._clock.now() + delay
-        self._backoff[key] = (delay, until)
         message = f'failed to pull and unpack image "{name}": {error}'
+        self._backoff[key] = (delay, until, message)
         self._event(pod, "Warning", "Failed", f'Failed to pull image "{name}": {error}', field_path)
-        return ImageFault("ErrImagePull", message, until)
+        # Shown for a moment; the next look finds the backoff and says so, as kubelet's next sync does.
+        return ImageFault("ErrImagePull", message, min(until, self._clock.now() + _SHOWN))
 
     def _event(self, pod: Object, kind: str, reason: str, message: str, field_path: str) -> None:
         self._events.event(pod, kind, reason, message, field_path=field_path)
