@@ -4,7 +4,7 @@ Owns: the netlink messages of the connection tracker (list, delete). Called by: 
 Never does: touch TCP (it notices by itself) or flows of others.
 
 A UDP flow keeps its translation as long as packets come, so a client with a fixed source port would talk to a dead pod for
-ever. Standard library only: pyroute2 stays in link and netns.
+ever.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from k1s.net.family import Family
+from k1s.net.netlink import attribute, attributes
 
 _NETLINK_NETFILTER = 12
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
@@ -86,41 +87,26 @@ def _flows(netlink: socket.socket, family: Family) -> Iterator[Flow]:
 
 
 def _parse(body: bytes) -> Flow | None:
-    attributes = dict(_attributes(body))
-    if not {_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID} <= attributes.keys():
+    found = dict(attributes(body))
+    if not {_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID} <= found.keys():
         return None
-    original, reply = _tuple(attributes[_TUPLE_ORIGINAL]), _tuple(attributes[_TUPLE_REPLY])
+    original, reply = _tuple(found[_TUPLE_ORIGINAL]), _tuple(found[_TUPLE_REPLY])
     if original is None or reply is None:
         return None
-    handle = _attribute(_TUPLE_ORIGINAL | 0x8000, attributes[_TUPLE_ORIGINAL]) + _attribute(_ID, attributes[_ID])
+    handle = attribute(_TUPLE_ORIGINAL | 0x8000, found[_TUPLE_ORIGINAL]) + attribute(_ID, found[_ID])
     return Flow(original[1], original[2], reply[0], reply[3], handle)
 
 
 def _tuple(data: bytes) -> tuple[str, str, int, int] | None:
     """(source, destination, destination port, source port) of a UDP tuple, None for other protocols."""
-    parts = dict(_attributes(data))
-    ip, proto = dict(_attributes(parts.get(1, b""))), dict(_attributes(parts.get(2, b"")))
+    parts = dict(attributes(data))
+    ip, proto = dict(attributes(parts.get(1, b""))), dict(attributes(parts.get(2, b"")))
     if proto.get(1, b"\0")[0] != _UDP:
         return None
     version = socket.AF_INET if 1 in ip else socket.AF_INET6
     source, destination = (ip[1], ip[2]) if 1 in ip else (ip[3], ip[4])
     (source_port,), (port,) = struct.unpack(">H", proto[2]), struct.unpack(">H", proto[3])
     return socket.inet_ntop(version, source), socket.inet_ntop(version, destination), port, source_port
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, offset)
-        if size < 4:
-            return
-        # The two highest bits say how to read the value, not what it is.
-        yield kind & 0x3FFF, data[offset + 4 : offset + size]
-        offset += (size + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
 def _send(netlink: socket.socket, family: Family, kind: int, flags: int, body: bytes) -> None:

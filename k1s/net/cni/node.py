@@ -37,5 +37,5 @@ class PodNetwork:
     pool: ThreadPoolExecutor = field(default_factory=_pool)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Netlink and setns block, and pyroute2 refuses to run inside an event loop: both belong in a thread."""
+        """Netlink and setns block, and a namespace is entered by one thread: both belong in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
