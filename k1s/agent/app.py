@@ -144,6 +144,7 @@ def make_context(
     clock: Clock,
 ) -> AgentContext:
     """The context every part is given (tests make theirs with it too)."""
+    this = machine.inspect(config.data_dir)
     return AgentContext(
         config=config,
         node_name=node_name,
@@ -154,11 +155,12 @@ def make_context(
         metrics=Registry(),
         runtime=runtime,
         events=events,
-        machine=machine.inspect(config.data_dir),
+        machine=this,
         cgroups=None if config.fake_runtime else Cgroups(cgroup_root(config)),
         images=ImageManager(runtime, events, clock),
         objects=ObjectCache(client, clock),
         tokens=TokenManager(client, clock),
+        starts=asyncio.Semaphore(2 * this.cpus),
     )
 
 

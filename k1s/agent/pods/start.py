@@ -77,7 +77,8 @@ class PodStarter:
         if self._agent.cgroups is not None:
             await asyncio.to_thread(self._agent.cgroups.ensure_pod, pod_uid(pod), qos_class(pod), pod_limits(pod))
         handler = await self._runtime_handler(pod)
-        await runtime.run_pod_sandbox(self.sandbox_config(pod, step.attempt), handler)
+        async with self._agent.starts:
+            await runtime.run_pod_sandbox(self.sandbox_config(pod, step.attempt), handler)
 
     async def _runtime_handler(self, pod: Object) -> str:
         name = pod["spec"].get("runtimeClassName")
@@ -122,7 +123,8 @@ class PodStarter:
             raise StartFault("CreateContainerError", str(error), now() + _RETRY) from error
         self._event(pod, "Normal", "Created", f"Created container: {step.name}", path)
         try:
-            await self._agent.runtime.start_container(container_id)
+            async with self._agent.starts:
+                await self._agent.runtime.start_container(container_id)
         except RuntimeFailure as error:
             self._event(pod, "Warning", "Failed", f"Error: {error}", path)
             raise StartFault("RunContainerError", str(error), now()) from error
