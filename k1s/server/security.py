@@ -8,6 +8,7 @@ The API server needs these at construction, and they need its informers: so make
 
 from __future__ import annotations
 
+from k1s.api.catalog import Catalog
 from k1s.api.errors import ApiError, service_unavailable
 from k1s.base.clock import Clock
 from k1s.base.http import Answer, Handler, Request
@@ -56,14 +57,14 @@ class Security:
         self._reviews: ReviewHandler | None = None
         self._token: TokenHandler | None = None
 
-    def attach(self, informers: InformerFactory, client: Client) -> AdmissionChain:
-        """Go to work; the result is for ApiServer.admission. `client`: privileged and in-process."""
+    def attach(self, informers: InformerFactory, client: Client, catalog: Catalog | None = None) -> AdmissionChain:
+        """Go to work; the result is for ApiServer.admission. `client`: privileged and in-process. `catalog`: what is served."""
         self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=("k1s",))
         self.authenticator = Authenticator([self.tokens])
         self.authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, rbac.node_rules()))
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)
-        self.admission = build(client, informers, self.authorizer)
+        self.admission = build(client, informers, self.authorizer, catalog)
         return self.admission
 
     def secret_tokens(self, client: Client, informers: InformerFactory, *, ca: bytes) -> SecretTokens:

@@ -1,6 +1,6 @@
 """What extends the server: webhook configurations, admission policies, custom resource definitions, API services.
 
-Called by: table.py. Never does: compile CEL or check a structural schema in depth (the apiserver's crds and cel do).
+Called by: table.py. Never does: check a structural schema in depth (structural.py does).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k1s.api import names
+from k1s.api.cel import ADMISSION, CelError, compile_expression
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, immutable, named, one_of, port, strings
@@ -70,9 +71,22 @@ def _conditions(errs: Errors, at: str, conditions: Any) -> None:
         named(errs, f"{at}[{index}].name", condition.get("name"), names.qualified_name)
         if not (condition.get("expression") or "").strip():
             errs.append(required(f"{at}[{index}].expression"))
+        else:
+            _compiles(errs, f"{at}[{index}].expression", condition["expression"])
         if condition.get("name") in seen:
             errs.append(duplicate(f"{at}[{index}].name", condition.get("name")))
         seen.add(condition.get("name"))
+
+
+def _compiles(errs: Errors, at: str, expression: str) -> None:
+    """CEL that gives a bool."""
+    try:
+        returns = compile_expression(expression, ADMISSION).returns
+    except CelError as error:
+        errs.append(invalid_value(at, expression, str(error)))
+        return
+    if returns not in ("bool", "dyn"):
+        errs.append(invalid_value(at, expression, "must evaluate to bool"))
 
 
 def _webhook(errs: Errors, at: str, hook: Object, *, mutating: bool) -> None:
@@ -145,6 +159,8 @@ def admission_policy(errs: Errors, obj: Object) -> None:
     for index, validation in enumerate(spec.get("validations") or ()):
         if not (validation.get("expression") or "").strip():
             errs.append(required(f"spec.validations[{index}].expression", "expression is not specified"))
+        else:
+            _compiles(errs, f"spec.validations[{index}].expression", validation["expression"])
 
 
 def admission_policy_binding(errs: Errors, obj: Object) -> None:

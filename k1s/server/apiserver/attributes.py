@@ -67,3 +67,5 @@ class AdmissionRequest:
     options: Object = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
+    # A webhook has changed `obj`: it has to be pruned and given defaults again.
+    patched: bool = False

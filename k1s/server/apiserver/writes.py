@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from k1s.api.convert import convert
+from k1s.api.decode import check_types
 from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import ApiError, FieldError, already_exists, bad_request, conflict, invalid
 from k1s.api.managed_fields import track
+from k1s.api.prune import prune
 from k1s.api.schema import schema_for
 from k1s.api.validation.table import validate_create, validate_subresource_update, validate_update
 from k1s.base.clock import rfc3339
@@ -55,6 +57,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
     )
     if server.admission is not None:
         await server.admission.mutate(admission)
+        _after_patch(call, admission, obj)
     strategy.reset_create(obj)
     meta = obj["metadata"]
     for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
@@ -195,6 +198,7 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     )
     if server.admission is not None:
         await server.admission.mutate(admission)
+        _after_patch(call, admission, obj)
     _carry_metadata(obj["metadata"], old["metadata"])
     reset(strategy, obj, old)
     if not applied:
@@ -226,6 +230,17 @@ def _default(call: Call, obj: Object) -> None:
         call.server.custom.default(call.stored, obj)
     else:
         apply_defaults(call.stored, obj)
+
+
+def _after_patch(call: Call, admission: AdmissionRequest, obj: Object) -> None:
+    """A webhook's object is as unfinished as a client's."""
+    if not admission.patched:
+        return
+    admission.patched = False
+    schema = schema_for(call.stored)
+    check_types(obj, schema)
+    prune(obj, schema)
+    _default(call, obj)
 
 
 def check_place(call: Call, meta: Object) -> None:

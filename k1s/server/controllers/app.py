@@ -16,6 +16,7 @@ from k1s.client.controller import QueueMetrics
 from k1s.client.events import EventRecorder
 from k1s.client.interface import Client, InformerFactory
 from k1s.client.rest import RestClient
+from k1s.server.controllers.admission_policy_status import AdmissionPolicyStatusController
 from k1s.server.controllers.certificate_signing import CertificateController
 from k1s.server.controllers.cluster_role_aggregation import ClusterRoleAggregationController
 from k1s.server.controllers.config import ControllerConfig
@@ -74,6 +75,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     DisruptionController,
     ResourceQuotaController,
     ClusterRoleAggregationController,
+    AdmissionPolicyStatusController,
     CertificateController,
 )
 

@@ -1,13 +1,14 @@
 """Every write's way through admission: the steps in upstream's order.
 
 Owns: AdmissionChain, the order. Called by: apiserver/writes, deletion, subresources. Never does: admit anything itself.
-Webhooks and admission policies are not here: they will stand between default_ingress_class and resource_quota.
+MutatingAdmissionPolicies are not here: they would stand before the mutating webhooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from k1s.api.catalog import Catalog, builtin_catalog
 from k1s.client.interface import Client, InformerFactory
 from k1s.server.apiserver.admission.certificates import CertificateApproval, CertificateSubjectRestriction
 from k1s.server.apiserver.admission.default_ingress_class import DefaultIngressClass
@@ -17,6 +18,7 @@ from k1s.server.apiserver.admission.limit_ranger import LimitRanger
 from k1s.server.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from k1s.server.apiserver.admission.node_restriction import NodeRestriction
 from k1s.server.apiserver.admission.pod_security import PodSecurity
+from k1s.server.apiserver.admission.policies import ValidatingPolicies
 from k1s.server.apiserver.admission.priority import Priority
 from k1s.server.apiserver.admission.rbac_escalation import RbacEscalation
 from k1s.server.apiserver.admission.resource_quota import ResourceQuota
@@ -26,6 +28,8 @@ from k1s.server.apiserver.admission.step import Step
 from k1s.server.apiserver.admission.storage_in_use import StorageObjectInUseProtection
 from k1s.server.apiserver.admission.taint_nodes import TaintNodesByCondition
 from k1s.server.apiserver.admission.volume_resize import PersistentVolumeClaimResize
+from k1s.server.apiserver.admission.webhooks.caller import Caller
+from k1s.server.apiserver.admission.webhooks.steps import MutatingWebhooks, ValidatingWebhooks
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.authz.app import Authorizer
 
@@ -59,8 +63,10 @@ class AdmissionChain:
         return found
 
 
-def build(client: Client, informers: InformerFactory, authorizer: Authorizer) -> AdmissionChain:
-    """The chain of every k1s server."""
+def build(client: Client, informers: InformerFactory, authorizer: Authorizer, catalog: Catalog | None = None) -> AdmissionChain:
+    """The chain of every k1s server. `catalog`: what it serves, custom resources included."""
+    catalog = catalog if catalog is not None else builtin_catalog()
+    caller = Caller(informers)
     return AdmissionChain(
         (
             NamespaceLifecycle(client, informers),
@@ -79,6 +85,9 @@ def build(client: Client, informers: InformerFactory, authorizer: Authorizer) ->
             CertificateSubjectRestriction(),
             DefaultIngressClass(informers),
             RbacEscalation(authorizer),
+            MutatingWebhooks(informers, catalog, caller),
+            ValidatingPolicies(client, informers, catalog),
+            ValidatingWebhooks(informers, catalog, caller),
             ResourceQuota(informers),
         )
     )

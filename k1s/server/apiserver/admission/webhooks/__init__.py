@@ -1,0 +1,1 @@
+"""Admission by other servers: MutatingWebhookConfiguration and ValidatingWebhookConfiguration."""

@@ -1,0 +1,89 @@
+"""What is said to a webhook and what its answer means (admission.k8s.io/v1 AdmissionReview).
+
+Owns: review, read. Called by: steps. Never does: I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from k1s.api.catalog import Resource
+from k1s.api.convert import convert
+from k1s.api.errors import ApiError
+from k1s.server.apiserver.admission.request_value import describe
+from k1s.server.apiserver.attributes import AdmissionRequest
+
+Object = dict[str, Any]
+
+
+class BadAnswer(Exception):
+    """The webhook answered, but not as a webhook answers."""
+
+
+def review(request: AdmissionRequest, row: Resource, stored: Resource, versions: list[str]) -> Object:
+    """The question, with the object in the version of `row`."""
+    version = next((v for v in versions if v in ("v1", "v1beta1")), "v1")
+    body = describe(request, row)
+    body["uid"] = str(uuid.uuid4())
+    body["object"] = _as(request.obj, stored, row)
+    body["oldObject"] = _as(request.old, stored, row)
+    return {"apiVersion": f"admission.k8s.io/{version}", "kind": "AdmissionReview", "request": body}
+
+
+def _as(obj: Object | None, stored: Resource, row: Resource) -> Object | None:
+    if obj is None or obj.get("kind") != stored.kind:
+        return obj
+    return convert(obj, stored, row)
+
+
+def read(data: bytes, asked: Object) -> Object:
+    """The response. Raises BadAnswer."""
+    try:
+        answer = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadAnswer(f"couldn't get version/kind; json parse error: {error}") from error
+    response = answer.get("response") if isinstance(answer, dict) else None
+    if not isinstance(response, dict):
+        raise BadAnswer("webhook response was absent")
+    for key in ("apiVersion", "kind"):
+        if answer.get(key) != asked[key]:
+            raise BadAnswer(
+                f"expected webhook response of {asked['apiVersion']}, Kind=AdmissionReview, "
+                f"got {answer.get('apiVersion')}, Kind={answer.get('kind')}"
+            )
+    uid = asked["request"]["uid"]
+    if response.get("uid") != uid and asked["apiVersion"] == "admission.k8s.io/v1":
+        raise BadAnswer(f"expected response.uid={json.dumps(uid)}, got {json.dumps(response.get('uid'))}")
+    return response
+
+
+def patch_of(response: Mapping[str, Any]) -> list[Object]:
+    """The JSON patch of a mutating webhook; empty if it changes nothing. Raises BadAnswer."""
+    if not response.get("patch"):
+        return []
+    if response.get("patchType", "JSONPatch") != "JSONPatch":
+        raise BadAnswer(f"invalid response.patchType: {json.dumps(response.get('patchType'))}")
+    try:
+        operations = orjson.loads(base64.b64decode(response["patch"], validate=True))
+    except (binascii.Error, orjson.JSONDecodeError, TypeError, ValueError) as error:
+        raise BadAnswer(f"the patch is no JSON patch: {error}") from error
+    if not isinstance(operations, list):
+        raise BadAnswer("the patch is no JSON patch")
+    return operations
+
+
+def denied(hook: str, response: Mapping[str, Any]) -> ApiError:
+    """The refusal, in the webhook's words."""
+    result = response.get("status") or {}
+    text = f"admission webhook {json.dumps(hook)} denied the request"
+    why = result.get("message") or result.get("reason")
+    message = f"{text}: {why}" if why else f"{text} without explanation"
+    code = int(result.get("code") or 0)
+    return ApiError(max(code, 400), result.get("reason") or "", message, result.get("details"))
