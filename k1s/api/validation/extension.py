@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k1s.api import names
-from k1s.api.cel import ADMISSION, CelError, compile_expression
+from k1s.api.cel.program import CelError, compile_expression
+from k1s.api.cel.variables import ADMISSION
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, immutable, named, one_of, port, strings
@@ -81,7 +82,7 @@ def _conditions(errs: Errors, at: str, conditions: Any) -> None:
 def _compiles(errs: Errors, at: str, expression: str) -> None:
     """CEL that gives a bool."""
     try:
-        returns = compile_expression(expression, ADMISSION).returns
+        returns = compile_expression(expression, ADMISSION).result.lower()
     except CelError as error:
         errs.append(invalid_value(at, expression, str(error)))
         return

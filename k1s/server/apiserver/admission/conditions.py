@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k1s.api.catalog import Resource
-from k1s.api.cel import ADMISSION, CelError, compile_expression
+from k1s.api.cel.program import CelError, compile_expression
+from k1s.api.cel.variables import ADMISSION
 from k1s.server.apiserver.admission.request_value import describe
 from k1s.server.apiserver.attributes import AdmissionRequest
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from k1s.api.catalog import Catalog, Resource, builtin
-from k1s.api.cel import ADMISSION, CelError, compile_expression
+from k1s.api.cel.program import CelError, compile_expression
+from k1s.api.cel.variables import ADMISSION
 from k1s.api.errors import ApiError
 from k1s.client.interface import Client, InformerFactory
 from k1s.server.apiserver.admission.conditions import match, values_of

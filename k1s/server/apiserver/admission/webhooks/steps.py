@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from k1s.api.catalog import Catalog, Resource, builtin
-from k1s.api.cel import CelError
+from k1s.api.cel.program import CelError
 from k1s.api.clone import clone
 from k1s.api.convert import convert
 from k1s.api.errors import ApiError, internal

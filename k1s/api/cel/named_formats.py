@@ -1,0 +1,67 @@
+"""format.dns1123Label() and its like in CEL. Source: apiserver/pkg/cel/library/format.go.
+
+The runtime takes no optional values from Python: what validate() and format.named() answer is an opaque value that has
+hasValue, value and orValue. Chains of optionals (optMap, ?.) over it do not work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from k1s.api import names
+from k1s.api.cel.optional import opaque, opened
+from k1s.api.validation import formats
+
+Validator = Callable[[str], list[str]]
+
+
+def _by_format(name: str, text: str) -> Validator:
+    return lambda value: [] if formats.matches(name, value) else [text]
+
+
+_VALIDATORS: dict[str, Validator] = {
+    "dns1123Label": names.is_dns_label,
+    "dns1123Subdomain": names.is_dns_subdomain,
+    "dns1035Label": names.is_dns1035_label,
+    "dns1123LabelPrefix": partial(names.is_dns_label, prefix=True),
+    "dns1123SubdomainPrefix": partial(names.is_dns_subdomain, prefix=True),
+    "dns1035LabelPrefix": partial(names.is_dns1035_label, prefix=True),
+    "qualifiedName": names.qualified_name,
+    "labelValue": names.label_value,
+    "uri": _by_format("uri", "invalid URI"),
+    "uuid": _by_format("uuid", "does not match the UUID format"),
+    "byte": _by_format("byte", "invalid base64"),
+    "date": _by_format("date", "invalid date"),
+    "datetime": _by_format("date-time", "invalid datetime"),
+}
+
+
+def _validate(value: Any, text: str) -> dict[str, Any]:
+    return opaque("optional", _VALIDATORS[opened(value, "format")](text))
+
+
+def _named(name: str) -> dict[str, Any]:
+    return opaque("optional", [opaque("format", name)] if name in _VALIDATORS else [])
+
+
+def _value(value: Any) -> Any:
+    found = opened(value, "optional")
+    if not found:
+        raise ValueError("optional.none() dereference")
+    return found[0] if isinstance(found[0], dict) else found
+
+
+def _or_value(value: Any, other: Any) -> Any:
+    return _value(value) if opened(value, "optional") else other
+
+
+FUNCTIONS = (
+    *((f"format.{name}", False, (), "DYN", partial(opaque, "format", name)) for name in _VALIDATORS),
+    ("format.named", False, ("STRING",), "DYN", _named),
+    ("validate", True, ("MAP", "STRING"), "DYN", _validate),
+    ("hasValue", True, ("MAP",), "BOOL", lambda value: bool(opened(value, "optional"))),
+    ("value", True, ("MAP",), "DYN", _value),
+    ("orValue", True, ("MAP", "DYN"), "DYN", _or_value),
+)

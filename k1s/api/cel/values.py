@@ -1,0 +1,118 @@
+"""A custom resource's values as CEL sees them through its schema: names escaped, times and numbers typed, the rest hidden.
+
+Owns: bound(), escaped(). Called by: validation/custom_rules. Never does: evaluate or change the object.
+Source: apiserver/pkg/cel/common/values.go, apiserver/pkg/cel/escaping.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+from collections.abc import Callable
+from typing import Any
+
+Object = dict[str, Any]
+
+_NAME = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
+_RESERVED = frozenset(
+    "true false null in as break const continue else for function if import let loop package namespace return var void while".split()
+)
+_PARTS = re.compile(r"__|\.|-|/")
+_ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_METADATA = ("name", "generateName")
+
+
+def escaped(name: str) -> str:
+    """The name of a property in expressions; empty if none can stand for it."""
+    if not _NAME.fullmatch(name):
+        return ""
+    if name in _RESERVED:
+        return f"__{name}__"
+    return _PARTS.sub(lambda match: _ESCAPES[match.group()], name)
+
+
+def bound(value: Any, schema: Object, *, root: bool = False) -> Any:
+    """The value for a variable. `root`: the whole object, of which metadata shows only its names."""
+    if value is None or schema.get("x-kubernetes-int-or-string"):
+        return value
+    kind = schema.get("type")
+    if kind == "object" and isinstance(value, dict):
+        return _object(value, schema, root or bool(schema.get("x-kubernetes-embedded-resource")))
+    if kind == "array" and isinstance(value, list):
+        items = schema.get("items") or {}
+        return [bound(item, items) for item in value]
+    if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind == "string" and isinstance(value, str):
+        convert = _FORMATS.get(schema.get("format") or "")
+        return convert(value) if convert is not None else value
+    return value
+
+
+def _object(value: Object, schema: Object, resource: bool) -> Object:
+    properties = schema.get("properties")
+    more = schema.get("additionalProperties")
+    if not properties and not resource:
+        return {key: bound(item, more) for key, item in value.items()} if isinstance(more, dict) else value
+    out: Object = {}
+    for key, child in (properties or {}).items():
+        name = escaped(key)
+        if name and key in value:
+            out[name] = bound(value[key], child or {})
+    if resource:
+        out |= {key: value[key] for key in ("apiVersion", "kind") if key in value}
+        metadata = value.get("metadata") or {}
+        out["metadata"] = {key: metadata[key] for key in _METADATA if key in metadata}
+    return out
+
+
+def _bytes(text: str) -> Any:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return text
+
+
+def _timestamp(text: str) -> Any:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    stamp = Timestamp()
+    try:
+        stamp.FromJsonString(text)
+    except ValueError:
+        return text
+    return stamp
+
+
+def _date(text: str) -> Any:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return text
+    return _timestamp(f"{text}T00:00:00Z")
+
+
+def _duration(text: str) -> Any:
+    from google.protobuf.duration_pb2 import Duration
+
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    parts = _DURATION.findall(digits)
+    if "".join(number + unit for number, unit in parts) != digits or (not parts and digits != "0"):
+        return text
+    duration = Duration()
+    duration.FromNanoseconds(round(sign * sum(float(number) * _SECONDS[unit] for number, unit in parts) * 1e9))
+    return duration
+
+
+_FORMATS: dict[str, Callable[[str], Any]] = {
+    "byte": _bytes,
+    "date-time": _timestamp,
+    "date": _date,
+    "duration": _duration,
+}
