@@ -21,6 +21,10 @@ class Steps:
         self._out = out or sys.stderr
         self._terminal = self._out.isatty()
         self._began = self._last = time.monotonic()
+        self._level = log.level
+        if self._terminal and self._level == logging.INFO:
+            # A person watching wants the steps; what goes wrong is still told. The log goes on once everything is up.
+            log.setLevel(logging.WARNING)
 
     def done(self, text: str) -> None:
         now = time.monotonic()
@@ -34,6 +38,7 @@ class Steps:
     def ready(self, text: str) -> None:
         """The last line: everything is up."""
         total = time.monotonic() - self._began
+        log.setLevel(self._level)
         if self._terminal:
             self._out.write(f"\x1b[1m{text}\x1b[0m in {total:.1f} s\n")
             self._out.flush()
