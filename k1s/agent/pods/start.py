@@ -210,6 +210,8 @@ class PodStarter:
         out: list[Mount] = []
         if self._agent.pretend:
             return out
+        # What is written from the API is not the container's to change.
+        fixed = {v["name"] for v in pod["spec"].get("volumes") or [] if volumes.volume_type(v) in volumes.LIVE}
         for index, mount in enumerate(container.get("volumeMounts") or []):
             source = mounted.get(mount["name"])
             if source is None:
@@ -218,7 +220,7 @@ class PodStarter:
                 Mount(
                     container_path=_absolute(mount["mountPath"]),
                     host_path=str(self._piece(container, mount, index, source, variables)),
-                    readonly=bool(mount.get("readOnly")),
+                    readonly=bool(mount.get("readOnly")) or mount["name"] in fixed,
                     propagation=PROPAGATION[mount.get("mountPropagation") or "None"],
                     recursive_readonly=mount.get("recursiveReadOnly") == "Enabled",
                 )
