@@ -34,7 +34,7 @@ from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
 from k1s.server.apiserver.subresources.streams import Streams
 from k1s.server.bootstrap import ensure_defaults
-from k1s.server.certificates import ServerCertificates
+from k1s.server.certificates import FRONT_PROXY, ServerCertificates
 from k1s.server.config import ServerConfig
 from k1s.server.controllers import app as controllers
 from k1s.server.controllers.config import CertificateSigners, ControllerConfig
@@ -118,6 +118,7 @@ async def _serve(
             tasks.spawn("events-expiry", Expiry(store, clock, prefix="/registry/events/", ttl=EVENT_SECONDS).run(lambda: None))
             secret_tokens = security.secret_tokens(client, server.informers, ca=certificates.server_ca_pem)
             tasks.spawn("secret-tokens", secret_tokens.run(lambda: None))
+            await tasks.start("aggregation", server.aggregation.run)
             await _start_controllers(tasks, server, config, certificates, "" if config.disable_agent else node_name, clock)
             step("controllers and scheduler")
             if not config.disable_agent:
@@ -156,7 +157,9 @@ def _api_server(
         handlers={**security.handlers(), **Streams(lambda: kubelet_tls).handlers()},
         paths={**security.paths(), **dict.fromkeys(PATHS, join)},
         open_paths=tuple(PATHS),
+        proxy_identity=certificates.load_front_proxy,
     )
+    certificates.on_renewed.append(lambda name: server.aggregation.forget_identity() if name == FRONT_PROXY else None)
     client = RestClient(LocalTransport(server.handle, SERVER_USER), "k1s-server", clock=clock)
     return server, client, security
 

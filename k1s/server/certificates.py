@@ -152,6 +152,10 @@ class ServerCertificates:
         self._contexts.append((KUBELET_CLIENT, context))
         return context
 
+    def load_front_proxy(self, context: ssl.SSLContext) -> None:
+        """Show extension API servers who we are; load it again after `on_renewed` has named FRONT_PROXY."""
+        self._load_into(context, FRONT_PROXY)
+
     def _now(self) -> float:
         return max(self._clock.now(), _EARLIEST)
 

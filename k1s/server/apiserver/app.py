@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.base.http import Answer, Handler, Request
 from k1s.base.metrics import Registry as Metrics
 from k1s.server.apiserver import request_info
+from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
@@ -74,7 +76,8 @@ class ApiServer:
 
     `handlers`: (group, plural, subresource) -> handler, for what other parts serve. `paths`: non-resource path -> Handler; a key
     that ends with "/" is a prefix; `open_paths` of them are served without authentication.
-    `admission` may be set after construction (it needs `informers`).
+    `admission` may be set after construction (it needs `informers`). `proxy_identity` loads the client certificate that extension
+    servers know us by; `aggregation.run` is for the caller to start.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class ApiServer:
         open_paths: tuple[str, ...] = (),
         flow: Flow | None = None,
         metrics: Metrics | None = None,
+        proxy_identity: Callable[[ssl.SSLContext], None] | None = None,
     ) -> None:
         self.clock = clock
         self.config = config if config is not None else ServerConfig()
@@ -111,6 +115,7 @@ class ApiServer:
         self.discovery = Discovery(self.catalog, f"{self._address()}:{self.config.https_listen_port}")
         self.openapi = OpenApi(self.catalog)
         self.custom = CustomResources(self)
+        self.aggregation = Aggregator(self, proxy_identity)
         self._impersonate = impersonate
         self._flow = flow if flow is not None else Flow()
         self._registry = Registry(handlers or {})
@@ -179,6 +184,9 @@ class ApiServer:
 
     async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
         await self.authorizer.authorize(user, info)
+        elsewhere = await self.aggregation.route(request, info, user)
+        if elsewhere is not None:
+            return elsewhere
         if not info.is_resource:
             return await self._non_resource.handle(request, info)
         handler = self._registry.find(info)

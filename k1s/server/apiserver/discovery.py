@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ import orjson
 from k1s.api.catalog import Catalog, Resource
 from k1s.api.errors import path_not_found
 from k1s.base.http import Request, Response
+from k1s.server.apiserver.group_order import priority, version_key
 from k1s.server.apiserver.negotiation import accepted
 
 Object = dict[str, Any]
@@ -24,12 +26,34 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 _AGGREGATED_KIND = "APIGroupDiscoveryList"
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteVersion:
+    """A version of a group that another server serves. `resources` as aggregated discovery has them."""
+
+    priority: tuple[int, int]
+    resources: list[Object]
+    current: bool
+
+
 class Discovery:
-    """Bound: one document per group and version, as many as the catalog has."""
+    """Bound: one document per group and version, as many as the catalog and `remotes` (which aggregation keeps) have."""
 
     def __init__(self, catalog: Catalog, address: str) -> None:
         self._catalog, self._address = catalog, address
         self._documents: dict[str, tuple[bytes, str]] = {}
+        self.remotes: dict[tuple[str, str], RemoteVersion] = {}
+
+    def groups(self) -> dict[str, list[str]]:
+        """Group -> versions, those that clients should prefer first; the core group is ""."""
+        of_group: dict[str, int] = {}
+        versions: dict[str, list[tuple[int, tuple[int, int, int, int, str], str]]] = {}
+        served = {(r.group, r.version): priority(r.group, r.version) for r in self._catalog}
+        served.update({slot: remote.priority for slot, remote in self.remotes.items()})
+        for (group, version), (whole, one) in served.items():
+            of_group[group] = max(of_group.get(group, 0), whole)
+            versions.setdefault(group, []).append((-one, version_key(version), version))
+        names = sorted(versions, key=lambda group: (group != "", -of_group[group], group))
+        return {group: [version for _, _, version in sorted(versions[group])] for group in names}
 
     def invalidate(self) -> None:
         """The catalog has changed."""
@@ -61,7 +85,7 @@ class Discovery:
 
     def _maker(self, path: str) -> Callable[[], Object] | None:
         parts = path.strip("/").split("/")
-        groups = self._catalog.groups()
+        groups = self.groups()
         if path == "/api":
             return self._core_versions
         if path == "/apis":
@@ -103,23 +127,24 @@ class Discovery:
 
     def _aggregated(self, core: bool) -> Object:
         items = []
-        for group, versions in self._catalog.groups().items():
+        for group, versions in self.groups().items():
             if core == bool(group):
                 continue
             items.append(
                 {
                     "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-                    "versions": [
-                        {
-                            "version": version,
-                            "resources": [_aggregated_resource(r) for r in self._of(group, version)],
-                            "freshness": "Current",
-                        }
-                        for version in versions
-                    ],
+                    "versions": [self._aggregated_version(group, version) for version in versions],
                 }
             )
         return {"kind": _AGGREGATED_KIND, "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+    def _aggregated_version(self, group: str, version: str) -> Object:
+        remote = self.remotes.get((group, version))
+        if remote is None:
+            rows, fresh = [_aggregated_resource(r) for r in self._of(group, version)], True
+        else:
+            rows, fresh = remote.resources, remote.current
+        return {"version": version, "resources": rows, "freshness": "Current" if fresh else "Stale"}
 
 
 def _group(name: str, versions: Iterable[str]) -> Object:

@@ -37,7 +37,7 @@ class Target:
 
 
 @dataclass(slots=True)
-class _Head:
+class Head:
     status: int
     headers: list[tuple[str, str]]
 
@@ -63,7 +63,7 @@ async def forward(request: Request, target: Target) -> Answer:
         ) from error
     try:
         await _send(request, target, writer)
-        head = await _read_head(reader)
+        head = await read_head(reader)
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         writer.close()
         raise errors.service_unavailable(f"error trying to reach service: {error or type(error).__name__}") from error
@@ -106,7 +106,7 @@ async def _send(request: Request, target: Target, writer: asyncio.StreamWriter) 
     await writer.drain()
 
 
-async def _read_head(reader: asyncio.StreamReader) -> _Head:
+async def read_head(reader: asyncio.StreamReader) -> Head:
     while True:
         raw = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = raw.split("\r\n")
@@ -117,16 +117,16 @@ async def _read_head(reader: asyncio.StreamReader) -> _Head:
         # 1xx other than 101 announce another head.
         if status >= 200 or status == 101:
             pairs = (line.partition(":") for line in lines if line)
-            return _Head(status, [(name.strip(), value.strip()) for name, _, value in pairs])
+            return Head(status, [(name.strip(), value.strip()) for name, _, value in pairs])
 
 
-async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: _Head, method: str) -> AsyncIterator[bytes]:
+async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: Head, method: str) -> AsyncIterator[bytes]:
     """The answer's body as it comes; a body that is cut off raises, so that our client sees the cut too."""
     try:
         if method == "HEAD" or head.status in (204, 304):
             return
         if "chunked" in head.get("transfer-encoding").lower():
-            async for chunk in _chunked(reader):
+            async for chunk in chunked(reader):
                 yield chunk
             return
         length = head.get("content-length")
@@ -143,7 +143,7 @@ async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head
         writer.close()
 
 
-async def _chunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def chunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while True:
         size = int((await reader.readuntil(b"\r\n")).split(b";", 1)[0], 16)
         if size == 0:

@@ -62,7 +62,7 @@ class NonResource:
         raise path_not_found()
 
     def _roots(self) -> list[str]:
-        groups = [f"/apis/{group}" for group in self._server.catalog.groups() if group]
+        groups = [f"/apis/{group}" for group in self._server.discovery.groups() if group]
         return sorted(["/api", "/api/v1", "/apis", *groups, *_HEALTH, "/metrics", "/openapi/v2", "/openapi/v3", "/version"])
 
     def _health(self, request: Request, root: str, one: str) -> Response:

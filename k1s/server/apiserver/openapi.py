@@ -42,6 +42,18 @@ class OpenApi:
         self._changes = 0
         # Custom types: definition name -> OpenAPI v3 schema, for the group and version in the key.
         self.custom: dict[tuple[str, str], dict[str, Object]] = {}
+        # Of other servers, gzipped: the v3 document, and paths and definitions for v2; empty where one has none.
+        self._remote: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+    def remote_type(self, group: str, version: str, v3: bytes, v2: bytes) -> None:
+        """What another server says of a group and version that it serves."""
+        if self._remote.get((group, version)) != (v3, v2):
+            self._remote[group, version] = (v3, v2)
+            self.invalidate(group, version)
+
+    def forget_remote(self, group: str, version: str) -> None:
+        if self._remote.pop((group, version), None) is not None:
+            self.invalidate(group, version)
 
     def custom_type(self, resource: Resource, schema: Object) -> None:
         """The schema of a custom resource in one version, as its definition has it."""
@@ -82,7 +94,9 @@ class OpenApi:
         return await self._send(request, slot)
 
     def _slots(self) -> list[str]:
-        return [_slot(group, version) for group, versions in self._catalog.groups().items() for version in versions]
+        own = [_slot(group, version) for group, versions in self._catalog.groups().items() for version in versions]
+        others = (_slot(*slot) for slot, (v3, _) in self._remote.items() if v3)
+        return list(dict.fromkeys([*own, *others]))
 
     async def _send(self, request: Request, slot: str, kind: str = "application/json") -> Response:
         packed = self._documents.get(slot)
@@ -100,6 +114,9 @@ class OpenApi:
         return Response(200, zlib.decompress(packed, 31), kind, headers)
 
     def _pack(self, slot: str) -> bytes:
+        remote = next((v3 for gv, (v3, _) in self._remote.items() if v3 and _slot(*gv) == slot), b"")
+        if remote:
+            return remote
         packer = zlib.compressobj(6, zlib.DEFLATED, 31)
         data = encode_document(self._v2()) if slot == _V2_PROTOBUF else orjson.dumps(self._make(slot))
         return packer.compress(data) + packer.flush()
@@ -117,7 +134,8 @@ class OpenApi:
         group, version = ("", slot[4:]) if slot.startswith("api/") else (slot.split("/")[1], slot.split("/")[2])
         rows = [repr(r) for r in self._catalog if (r.group, r.version) == (group, version)]
         text = GIT_VERSION + "".join(rows) + repr(self.custom.get((group, version)))
-        return hashlib.sha256(text.encode()).hexdigest()[:32].upper()
+        remote = self._remote.get((group, version), (b"", b""))[0]
+        return hashlib.sha256(text.encode() + remote).hexdigest()[:32].upper()
 
     def _v3(self, group: str, version: str) -> Object:
         resources = [r for r in self._catalog if (r.group, r.version) == (group, version)]
@@ -144,6 +162,12 @@ class OpenApi:
         found = _closure(roots, _V2)
         for types in list(self.custom.values()):
             found.update({name: _clean(schema, _V2, set()) for name, schema in list(types.items())})
+        for _, v2 in list(self._remote.values()):
+            if v2:
+                theirs = orjson.loads(zlib.decompress(v2, 31))
+                paths.update(theirs["paths"])
+                # Ours win: the same name is meant to be the same type.
+                found = {**theirs["definitions"], **found}
         return {
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": GIT_VERSION},

@@ -1,0 +1,1 @@
+"""Groups that other API servers serve, and the APIService objects that say so."""
