@@ -51,7 +51,8 @@ class OwnCluster:
     """`start` gives (seconds to /readyz, seconds to node Ready)."""
 
     def __init__(self, command: Sequence[str], tools: Path, *, agent: bool) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="k1s-bench-", dir="/tmp"))
+        # Never /tmp, which may be in memory: what is measured is durable.
+        self.home = Path(tempfile.mkdtemp(prefix="k1s-bench-", dir="/var/tmp"))
         self._command = [*command]
         self._tools = tools
         self._agent = agent

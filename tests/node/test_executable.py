@@ -37,6 +37,23 @@ ip link set uplink0 up
 ip route add default via 192.0.2.1
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$HOME" K1S_DATA_DIR="$DATA" "$@"
 """
+# Refused by a rule in CEL, whose evaluator is a C++ library that must have come along.
+POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: short-names}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}
+  validations:
+  - {expression: "object.metadata.name.matches('^[a-z]{1,4}$')", message: the name is too long}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: short-names}
+spec: {policyName: short-names, validationActions: [Deny], matchResources: {}}
+"""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -152,6 +169,14 @@ def test_a_server_comes_up_with_its_node(run: Run, home: Path) -> None:
         # The image of every pod's sandbox came along.
         images = inside(EXECUTABLE, "ctr", "--address", home / "run" / "containerd" / "containerd.sock", "images", "ls", "-q")
         assert "k1s.io/pause:1" in images.stdout, images.stderr
+        (home / "policy.yaml").write_text(POLICY)
+        applied = kubectl("apply", "-f", str(home / "policy.yaml"))
+        assert applied.returncode == 0, applied.stderr
+        deadline = time.monotonic() + 20
+        while "the name is too long" not in (refused := kubectl("create", "configmap", "longer", "--dry-run=server")).stderr:
+            assert time.monotonic() < deadline, refused.stdout + refused.stderr
+            time.sleep(0.2)
+        assert kubectl("create", "configmap", "ok", "--dry-run=server").returncode == 0
         environment = _environment_of_containerd(home)
         assert b"LD_LIBRARY_PATH" not in environment
     finally:
