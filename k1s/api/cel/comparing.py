@@ -28,7 +28,7 @@ def compare(left: Any, right: Any) -> int:
     if _kind(left) != _kind(right):
         raise ValueError("no such overload")
     a, b = _ordered(left), _ordered(right)
-    return (a > b) - (a < b)
+    return int(a > b) - int(a < b)
 
 
 def is_greater(left: Any, right: Any) -> bool:

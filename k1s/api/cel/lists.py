@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 
@@ -14,7 +15,7 @@ def _alike(items: list[Any]) -> list[Any]:
 
 def _is_sorted(items: list[Any]) -> bool:
     items = _alike(list(items))
-    return all(a <= b for a, b in zip(items, items[1:], strict=False))
+    return all(a <= b for a, b in pairwise(items))
 
 
 def _sum(items: list[Any]) -> Any:

@@ -86,7 +86,8 @@ def _compiled(expression: str, variables: frozenset[str], optionals: frozenset[s
     try:
         return Program(expression, _environment(variables | optionals).compile(text), optionals)
     except (RuntimeError, ValueError) as error:
-        raise CompileError(f"compilation failed: {_without_code(str(error))}") from None
+        text = _DOTTED.sub(r"undeclared reference to '\1'", _without_code(str(error)))
+        raise CompileError(f"compilation failed: {text}") from None
 
 
 @lru_cache(maxsize=16)
@@ -124,6 +125,8 @@ def _listed(value: Any) -> list[Any]:
     return [value]
 
 
+# Upstream names the variable, not what was selected from it.
+_DOTTED = re.compile(r"undeclared reference to '([^'.]+)\.[^']*'")
 _CODE = re.compile(r"^[A-Z_]{2,}: (?=.)")
 _TAIL = re.compile(r" \[[A-Z_]+\]$")
 

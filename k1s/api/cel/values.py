@@ -17,7 +17,8 @@ Object = dict[str, Any]
 
 _NAME = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var void while".split()
+    ("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let")
+    + ("loop", "package", "namespace", "return", "var", "void", "while")
 )
 _PARTS = re.compile(r"__|\.|-|/")
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}

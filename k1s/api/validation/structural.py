@@ -1,6 +1,6 @@
 """Whether the schema of a CRD version is structural: typed throughout, nothing in it that pruning or defaults cannot follow.
 
-Called by: definitions.py. Never does: compile x-kubernetes-validations (CEL).
+Called by: definitions.py. x-kubernetes-validations are compiled by rule_tree.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 from k1s.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.custom_resource import validate_schema
+from k1s.api.validation.rule_tree import check_rules
 from k1s.api.validation.rules import Errors
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -25,7 +26,8 @@ def structural(errs: Errors, at: str, schema: Object) -> None:
     _node(errs, at, schema, "at the root")
 
 
-def _node(errs: Errors, at: str, schema: Object, where: str) -> None:
+def _node(errs: Errors, at: str, schema: Object, where: str, uncorrelated: str = "") -> None:
+    """`uncorrelated`: the path of the list above, if it has one whose items cannot be told apart."""
     kind = schema.get("type")
     if not kind:
         if not schema.get(_INT_OR_STRING) and not schema.get(_PRESERVE):
@@ -41,7 +43,8 @@ def _node(errs: Errors, at: str, schema: Object, where: str) -> None:
         text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         errs.append(forbidden_field(f"{at}.uniqueItems", text))
     _extensions(errs, at, schema)
-    _children(errs, at, schema)
+    errs.extend(check_rules(at, schema, uncorrelated))
+    _children(errs, at, schema, uncorrelated)
     _value_rules(errs, at, schema)
     _default(errs, at, schema)
 
@@ -88,10 +91,12 @@ def _map_keys(errs: Errors, at: str, schema: Object, list_type: Any) -> None:
             errs.append(required(f"{at}.items.properties[{key}].default", text))
 
 
-def _children(errs: Errors, at: str, schema: Object) -> None:
+def _children(errs: Errors, at: str, schema: Object, uncorrelated: str) -> None:
+    if schema.get("x-kubernetes-map-type") == "atomic":
+        uncorrelated = uncorrelated or at
     for key, child in (schema.get("properties") or {}).items():
         if not (at.endswith("openAPIV3Schema") and key == "metadata"):
-            _node(errs, f"{at}.properties[{key}]", child or {}, "for specified object fields")
+            _node(errs, f"{at}.properties[{key}]", child or {}, "for specified object fields", uncorrelated)
     more = schema.get("additionalProperties")
     if more is False:
         errs.append(forbidden_field(f"{at}.additionalProperties", "additionalProperties cannot be set to false"))
@@ -99,10 +104,11 @@ def _children(errs: Errors, at: str, schema: Object) -> None:
         if schema.get("properties"):
             text = "additionalProperties and properties are mutual exclusive"
             errs.append(forbidden_field(f"{at}.additionalProperties", text))
-        _node(errs, f"{at}.additionalProperties", more, "for specified object fields")
+        _node(errs, f"{at}.additionalProperties", more, "for specified object fields", uncorrelated)
     items = schema.get("items")
     if isinstance(items, dict):
-        _node(errs, f"{at}.items", items, "for specified array items")
+        keyed = schema.get("x-kubernetes-list-type") == "map"
+        _node(errs, f"{at}.items", items, "for specified array items", uncorrelated or ("" if keyed else at))
     elif isinstance(items, list):
         errs.append(forbidden_field(f"{at}.items", "items must be a schema object and not an array"))
     elif schema.get("type") == "array":

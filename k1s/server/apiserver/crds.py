@@ -1,7 +1,7 @@
 """Custom resources: what a CustomResourceDefinition adds to the server, takes away, and says about itself.
 
 Owns: CustomResources. Called by: app (start, run), writes (defaults and validation), subresources/scale.
-Never does: call conversion webhooks: of a definition that wants one, only the stored version is served; nor CEL rules.
+Never does: call conversion webhooks: of a definition that wants one, only the stored version is served.
 A change of a definition takes effect in the moment its event is seen; `run` does what has to wait: filling the cache of objects
 that were there before, the definition's status, and the deletion of its objects when it goes.
 Bound: the queue of `run` holds each definition's name once.
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import ALL_VERBS, Resource, Subresource, builtin
+from k1s.api.cel.program import CompileError
 from k1s.api.clone import clone
 from k1s.api.defaults.custom import apply_schema_defaults
 from k1s.api.errors import ApiError, FieldError
@@ -22,6 +23,8 @@ from k1s.api.printers.custom import custom_printer
 from k1s.api.schema import forget_custom, register_custom, structural
 from k1s.api.table import forget_printer, register_printer
 from k1s.api.validation.custom_resource import validate_schema
+from k1s.api.validation.custom_rules import blocked, validate_rules
+from k1s.api.validation.rule_tree import RuleNode, compile_rules
 from k1s.base.clock import rfc3339
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object, finished
 from k1s.server.apiserver.entries import Entry
@@ -50,6 +53,8 @@ class CustomResources:
         self._rows: dict[str, tuple[Resource, ...]] = {}
         self._specs: dict[str, Object] = {}
         self._versions: dict[_Key, Object] = {}
+        # The CEL rules of versions that have any; a text says why they cannot be compiled, which refuses every object.
+        self._rules: dict[_Key, RuleNode | str] = {}
         self._filled: set[str] = set()
         self._conflicts: dict[str, str] = {}
         self._dirty: dict[str, None] = {}
@@ -84,8 +89,16 @@ class CustomResources:
     def default(self, resource: Resource, obj: Object) -> None:
         apply_schema_defaults(obj, self._schema(resource))
 
-    def faults(self, resource: Resource, obj: Object) -> list[FieldError]:
-        return validate_schema(obj, self._schema(resource))
+    def faults(self, resource: Resource, obj: Object, old: Object | None = None) -> list[FieldError]:
+        """What schema and rules say of an object that is created or replaces `old`."""
+        faults = validate_schema(obj, self._schema(resource))
+        rules = self._rules.get((resource.group, resource.version, resource.plural))
+        if rules is None:
+            return faults
+        if isinstance(rules, str):
+            return [*faults, FieldError("InternalError", "<nil>", f"rule compile error: {rules}")]
+        unchecked = blocked(faults)
+        return [*faults, unchecked] if unchecked is not None else faults + validate_rules(rules, obj, old)
 
     def _schema(self, resource: Resource) -> Object:
         found: Object = (self.version(resource).get("schema") or {}).get("openAPIV3Schema") or {}
@@ -137,6 +150,7 @@ class CustomResources:
             self._versions[row.group, row.version, row.plural] = version
             raw = (version.get("schema") or {}).get("openAPIV3Schema")
             register_custom(row.group, row.version, row.kind, structural(raw))
+            self._compile(name, row, raw or {})
             try:
                 register_printer(row, custom_printer(version.get("additionalPrinterColumns")))
             except ValueError as error:
@@ -150,6 +164,18 @@ class CustomResources:
             cache.on_empty = lambda: self._mark(name)
         server.discovery.invalidate()
 
+    def _compile(self, name: str, row: Resource, schema: Object) -> None:
+        key = (row.group, row.version, row.plural)
+        self._rules.pop(key, None)
+        try:
+            rules = compile_rules(schema)
+        except CompileError as error:
+            log.warning("definition %s: a rule of %s cannot be compiled: %s", name, row.version, error)
+            self._rules[key] = str(error)
+            return
+        if rules is not None:
+            self._rules[key] = rules
+
     def _forget(self, row: Resource) -> None:
         server = self._server
         server.catalog.remove(row)
@@ -157,6 +183,7 @@ class CustomResources:
         forget_printer(row)
         server.openapi.forget_type(row)
         self._versions.pop((row.group, row.version, row.plural), None)
+        self._rules.pop((row.group, row.version, row.plural), None)
 
     def _unregister(self, name: str) -> None:
         rows = self._rows.pop(name, ())

@@ -221,7 +221,7 @@ def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:
     else:
         errors = validate_update(call.stored, obj, old)
     if call.stored.custom:
-        errors += call.server.custom.faults(call.stored, obj)
+        errors += call.server.custom.faults(call.stored, obj, old)
     return errors
 
 
