@@ -34,6 +34,9 @@ SAFE_SYSCTLS = frozenset(
 )
 
 
+_ANY = ("0.0.0.0", "::")
+
+
 def refusal(pod: Object, others: Iterable[Object], allocatable: Mapping[str, int], labels: Mapping[str, str]) -> Ending | None:
     """Why the pod cannot run beside `others` (pods already taken, not over); None if it can."""
     present = list(others)
@@ -51,10 +54,12 @@ def refusal(pod: Object, others: Iterable[Object], allocatable: Mapping[str, int
             used[name] = used.get(name, 0) + value
     for name, value in pod_requests(pod).items():
         capacity = allocatable.get(name, 0)
+        if "/" in name and name not in allocatable:
+            continue  # somebody else's resource, which the scheduler has counted
         if value and used.get(name, 0) + value > capacity:
             return _short(name, value, used.get(name, 0), capacity)
-    taken = {port for other in present for port in _host_ports(other)}
-    if any(port in taken for port in _host_ports(pod)):
+    taken = [port for other in present for port in _host_ports(other)]
+    if any(_clash(port, other) for port in _host_ports(pod) for other in taken):
         return _rejected("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports")
     return None
 
@@ -72,10 +77,17 @@ def _rejected(reason: str, message: str) -> Ending:
     return Ending(reason, f"Pod was rejected: {message}")
 
 
-def _host_ports(pod: Object) -> list[tuple[str, int]]:
+def _clash(one: tuple[str, int, str], two: tuple[str, int, str]) -> bool:
+    """Same protocol and port, on the same address or where one of them takes all."""
+    return one[:2] == two[:2] and (one[2] == two[2] or "" in (one[2], two[2]))
+
+
+def _host_ports(pod: Object) -> list[tuple[str, int, str]]:
+    """(protocol, port, address; "" stands for all)."""
     out = []
     for container in pod["spec"].get("containers") or []:
         for port in container.get("ports") or []:
             if port.get("hostPort"):
-                out.append((port.get("protocol") or "TCP", int(port["hostPort"])))
+                address = port.get("hostIP") or ""
+                out.append((port.get("protocol") or "TCP", int(port["hostPort"]), "" if address in _ANY else address))
     return out

@@ -148,6 +148,11 @@ def test_refusals() -> None:
     port = _pod({**_c(), "ports": [{"containerPort": 1, "hostPort": 1}]})
     taken = refusal(port, [port], room, {})
     assert taken is not None and taken.reason == "NodePorts"
+    here, there = (
+        _pod({**_c(), "ports": [{"containerPort": 1, "hostPort": 1, "hostIP": ip}]}) for ip in ("127.0.0.1", "192.0.2.1")
+    )
+    assert refusal(here, [there], room, {}) is None
+    assert refusal(here, [port], room, {}) is not None
     assert refusal(_pod(_c(), nodeSelector={"a": "b"}), [], room, {"a": "c"}) is not None
 
 
