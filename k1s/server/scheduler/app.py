@@ -16,8 +16,8 @@ from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.clock import Clock, rfc3339
 from k1s.client.events import EventRecorder
-from k1s.client.interface import STRATEGIC_MERGE_PATCH, Client, InformerFactory, Object
-from k1s.server.scheduler import cycle
+from k1s.client.interface import STRATEGIC_MERGE_PATCH, Client, Informer, InformerFactory, Object
+from k1s.server.scheduler import cycle, preemption
 from k1s.server.scheduler.plugin import EventKind
 from k1s.server.scheduler.profile import PLUGINS, SCHEDULER_NAME
 from k1s.server.scheduler.queue import QueuedPod, SchedulingQueue
@@ -32,7 +32,9 @@ _WAKES: dict[str, frozenset[EventKind]] = {plugin.name: plugin.wakes_on for plug
 async def run(client: Client, informers: InformerFactory, clock: Clock, ready: Callable[[], None]) -> None:
     """Schedule until cancelled; `ready` is called once all nodes and pods are known."""
     events = EventRecorder(client, SCHEDULER_NAME, clock=clock)
-    scheduler = Scheduler(client, clock, events)
+    budgets = informers.informer(builtin("PodDisruptionBudget"))
+    await budgets.synced()
+    scheduler = Scheduler(client, clock, events, budgets)
     nodes, pods = informers.informer(builtin("Node")), informers.informer(builtin("Pod"))
     await nodes.synced()
     await pods.synced()
@@ -54,8 +56,8 @@ class _Decision:
 class Scheduler:
     """The state of one scheduler; handlers may be called from any task of the loop."""
 
-    def __init__(self, client: Client, clock: Clock, events: EventRecorder) -> None:
-        self._client, self._clock, self._events = client, clock, events
+    def __init__(self, client: Client, clock: Clock, events: EventRecorder, budgets: Informer) -> None:
+        self._client, self._clock, self._events, self._budgets = client, clock, events, budgets
         self._queue, self._snapshot = SchedulingQueue(), Snapshot()
         self._wake = asyncio.Event()
         self._bindings = asyncio.Semaphore(MAX_BINDINGS)
@@ -80,11 +82,13 @@ class Scheduler:
         if new is None:
             self._queue.remove(uid)
             self._snapshot.remove_pod(uid)
+            self._snapshot.withdraw(uid)
             if pod["spec"].get("nodeName"):
                 self._happened("pod-removed")
             return
         if new["spec"].get("nodeName"):
             self._queue.remove(uid)
+            self._snapshot.withdraw(uid)
             self._snapshot.set_pod(new)
             finished = new.get("status", {}).get("phase") in ("Succeeded", "Failed")
             was_finished = old is not None and old.get("status", {}).get("phase") in ("Succeeded", "Failed")
@@ -95,10 +99,14 @@ class Scheduler:
             elif meta.labels(old) != meta.labels(new) or old["spec"] != new["spec"]:
                 self._happened("pod-updated")
         elif self._ours(new):
+            promised = new.get("status", {}).get("nominatedNodeName")
+            if promised and old is None:
+                self._snapshot.nominate(PodInfo.of(new), promised)
             if self._queue.set(new, self._clock.monotonic()):
                 self._wake.set()
         else:
             self._queue.remove(uid)
+            self._snapshot.withdraw(uid)
 
     def _ours(self, pod: Object) -> bool:
         return (
@@ -146,29 +154,72 @@ class Scheduler:
             self._snapshot.assume(info, outcome.node)
             return _Decision(queued, info, outcome.node)
         self._queue.failed(queued, outcome.failed_by, self._clock.monotonic())
-        if not outcome.gated:
-            self._events.event(queued.pod, "Warning", "FailedScheduling", outcome.message)
-        await self._tell(queued.pod, outcome)
+        if outcome.gated:
+            await self._tell(queued.pod, "SchedulingGated", outcome.message)
+            return None
+        nominated = await self._preempt(info, queued, outcome)
+        message = outcome.reasons if nominated else outcome.message
+        self._events.event(queued.pod, "Warning", "FailedScheduling", message)
+        await self._tell(queued.pod, "Unschedulable", message, nominated)
         return None
 
-    async def _tell(self, pod: Object, outcome: cycle.Unfit) -> None:
-        """Write the PodScheduled condition, if it says something new."""
-        reason = "SchedulingGated" if outcome.gated else "Unschedulable"
+    async def _preempt(self, info: PodInfo, queued: QueuedPod, outcome: cycle.Unfit) -> str:
+        """Make room by ending less important pods; the node where that happens, or ""."""
+        snapshot = self._snapshot
+        if not outcome.hopeful or not preemption.eligible(info, snapshot):
+            return snapshot.nomination(info.uid) or ""
+        budgets = list(self._budgets.list())
+        candidate = preemption.choose(info, outcome.hopeful, snapshot, PLUGINS, budgets)
+        if candidate is None:
+            snapshot.withdraw(info.uid)
+            return ""
+        snapshot.nominate(info, candidate.node)
+        await asyncio.gather(*(self._evict(victim, queued, candidate.node) for victim in candidate.victims))
+        return candidate.node
+
+    async def _evict(self, victim: PodInfo, queued: QueuedPod, node: str) -> None:
+        name, namespace = meta.name(dict(victim.pod)), meta.namespace(dict(victim.pod))
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "PreemptionByScheduler",
+            "message": f"{SCHEDULER_NAME}: preempting to accommodate a higher priority pod",
+            "lastTransitionTime": rfc3339(self._clock.now()),
+        }
+        patch = {"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}}
+        try:
+            if not meta.is_deleting(dict(victim.pod)):
+                await self._client.patch(
+                    self._pods, name, namespace, patch, content_type=STRATEGIC_MERGE_PATCH, subresource="status"
+                )
+                await self._client.delete(self._pods, name, namespace, uid=victim.uid)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+            return
+        self._events.event(dict(victim.pod), "Normal", "Preempted", f"Preempted by pod {queued.uid} on node {node}")
+
+    async def _tell(self, pod: Object, reason: str, message: str, nominated: str = "") -> None:
+        """Write the PodScheduled condition and the promised node, if they say something new."""
         now = rfc3339(self._clock.now())
         current = meta.condition(pod, "PodScheduled")
-        if current and (current.get("reason"), current.get("message")) == (reason, outcome.message):
+        promised = pod.get("status", {}).get("nominatedNodeName") or ""
+        if current and (current.get("reason"), current.get("message"), promised) == (reason, message, nominated):
             return
         condition = {
             "type": "PodScheduled",
             "status": "False",
             "reason": reason,
-            "message": outcome.message,
+            "message": message,
             "lastProbeTime": None,
             "lastTransitionTime": now,
         }
         if current and current.get("status") == "False":
             condition["lastTransitionTime"] = current.get("lastTransitionTime") or now
-        patch = {"metadata": {"uid": meta.uid(pod)}, "status": {"conditions": [condition]}}
+        status: Object = {"conditions": [condition]}
+        if nominated != promised:
+            status["nominatedNodeName"] = nominated or None
+        patch = {"metadata": {"uid": meta.uid(pod)}, "status": status}
         try:
             await self._client.patch(
                 self._pods, meta.name(pod), meta.namespace(pod), patch, content_type=STRATEGIC_MERGE_PATCH, subresource="status"

@@ -25,11 +25,16 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """No node takes the pod. `failed_by`: which plugins said no. `gated`: it was not looked at, by its own wish."""
+    """No node takes the pod. `failed_by`: which plugins said no. `gated`: it was not looked at, by its own wish.
+
+    `message` says that preemption does not help, `reasons` does not. `hopeful`: nodes where the end of other pods may help.
+    """
 
     message: str
     failed_by: frozenset[str]
     gated: bool = False
+    reasons: str = ""
+    hopeful: tuple[str, ...] = ()
 
 
 def schedule(pod: PodInfo, snapshot: Snapshot, plugins: Sequence[Plugin]) -> Placed | Unfit:
@@ -43,20 +48,29 @@ def schedule(pod: PodInfo, snapshot: Snapshot, plugins: Sequence[Plugin]) -> Pla
         return Unfit(NO_NODES, frozenset(plugin.name for plugin in plugins))
     fitting: list[NodeInfo] = []
     refusals: list[tuple[str, Refusal]] = []
+    hopeful: list[str] = []
     for node in snapshot.nodes():
-        refused = _first_refusal(pod, node, state, plugins)
+        refused = first_refusal(pod, snapshot.seen_by(pod, node), state, plugins)
         if refused is None:
             fitting.append(node)
         else:
             refusals.append(refused)
+            if not refused[1].unresolvable:
+                hopeful.append(node.name)
     if not fitting:
-        return Unfit(_message(len(snapshot), refusals), frozenset(name for name, _ in refusals))
+        reasons = _reasons(len(snapshot), refusals)
+        failed_by = frozenset(name for name, _ in refusals)
+        return Unfit(_message(len(snapshot), refusals, reasons), failed_by, reasons=reasons, hopeful=tuple(hopeful))
+    nominated = snapshot.nomination(pod.uid)
+    if any(node.name == nominated for node in fitting):
+        return Placed(nominated or "")
     if len(fitting) == 1:
         return Placed(fitting[0].name)
     return Placed(_best(pod, fitting, state, plugins))
 
 
-def _first_refusal(pod: PodInfo, node: NodeInfo, state: CycleState, plugins: Sequence[Plugin]) -> tuple[str, Refusal] | None:
+def first_refusal(pod: PodInfo, node: NodeInfo, state: CycleState, plugins: Sequence[Plugin]) -> tuple[str, Refusal] | None:
+    """The first plugin that does not let the pod onto the node."""
     for plugin in plugins:
         refusal = plugin.filter(pod, node, state)
         if refusal is not None:
@@ -75,14 +89,19 @@ def _best(pod: PodInfo, nodes: list[NodeInfo], state: CycleState, plugins: Seque
     return max(totals, key=lambda name: totals[name])
 
 
-def _message(nodes: int, refusals: list[tuple[str, Refusal]]) -> str:
-    """`0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: ...`"""
+def _reasons(nodes: int, refusals: list[tuple[str, Refusal]]) -> str:
+    """`0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`"""
     counts = Counter(reason for _, refusal in refusals for reason in refusal.reasons)
     reasons = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
+    return f"0/{nodes} nodes are available: {reasons}."
+
+
+def _message(nodes: int, refusals: list[tuple[str, Refusal]], reasons: str) -> str:
+    """The reasons, and why other pods were left alone."""
     hopeless = sum(refusal.unresolvable for _, refusal in refusals)
     preemption = []
     if nodes - hopeless:
         preemption.append(f"{nodes - hopeless} No preemption victims found for incoming pod")
     if hopeless:
         preemption.append(f"{hopeless} Preemption is not helpful for scheduling")
-    return f"0/{nodes} nodes are available: {reasons}. preemption: 0/{nodes} nodes are available: {', '.join(preemption)}."
+    return f"{reasons} preemption: 0/{nodes} nodes are available: {', '.join(preemption)}."

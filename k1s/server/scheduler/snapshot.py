@@ -7,7 +7,7 @@ Called by: app (events), cycle (reads). Never does: I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k1s.api import meta
@@ -28,6 +28,8 @@ class PodInfo:
     requests: Amounts
     scored_requests: Amounts
     ports: frozenset[HostPort]
+    priority: int = 0
+    started: str = ""
 
     @classmethod
     def of(cls, pod: Object) -> PodInfo:
@@ -38,6 +40,8 @@ class PodInfo:
             requests=resources.pod_requests(pod),
             scored_requests=resources.pod_requests(pod, non_zero=True),
             ports=frozenset(_host_ports(pod)),
+            priority=int(pod["spec"].get("priority") or 0),
+            started=(pod.get("status") or {}).get("startTime") or "",
         )
 
 
@@ -64,6 +68,10 @@ class NodeInfo:
             resources.subtract(self.requested, info.requests)
             resources.subtract(self.scored, info.scored_requests)
 
+    def copy(self) -> NodeInfo:
+        """One whose pods can be changed without changing this one."""
+        return replace(self, requested=dict(self.requested), scored=dict(self.scored), pods=dict(self.pods))
+
     def set_node(self, node: Object) -> None:
         self.node = node
         status = node.get("status", {})
@@ -81,6 +89,8 @@ class Snapshot:
         self._known: set[str] = set()
         self._placed: dict[str, str] = {}  # pod uid -> node name
         self._assumed: set[str] = set()
+        # Pods that others were ended for, and the node where that was: uid -> (pod, node name).
+        self._nominated: dict[str, tuple[PodInfo, str]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -94,6 +104,39 @@ class Snapshot:
 
     def pods(self) -> Iterable[PodInfo]:
         return (info for name in self._known for info in self._nodes[name].pods.values())
+
+    def nominate(self, info: PodInfo, node: str) -> None:
+        """Keep the room that is being made on a node for the pod."""
+        self._nominated[info.uid] = (info, node)
+
+    def nomination(self, uid: str) -> str | None:
+        found = self._nominated.get(uid)
+        return found[1] if found is not None else None
+
+    def withdraw(self, uid: str) -> None:
+        """The pod needs no kept room any more."""
+        self._nominated.pop(uid, None)
+
+    def seen_by(self, pod: PodInfo, node: NodeInfo) -> NodeInfo:
+        """The node with the pods it is promised to that are at least as important as `pod`."""
+        promised = [
+            info
+            for info, name in self._nominated.values()
+            if name == node.name and info.uid != pod.uid and info.priority >= pod.priority and info.uid not in node.pods
+        ]
+        if not promised:
+            return node
+        seen = node.copy()
+        for info in promised:
+            seen.add(info)
+        return seen
+
+    def with_node(self, node: NodeInfo) -> Snapshot:
+        """The same with another state of one node; what it shares with this one must not be changed."""
+        other = Snapshot()
+        other._nodes = {**self._nodes, node.name: node}
+        other._known = self._known
+        return other
 
     def set_node(self, node: Object) -> None:
         name = meta.name(node)
@@ -121,6 +164,7 @@ class Snapshot:
 
     def assume(self, info: PodInfo, node: str) -> None:
         """Count a pod on a node before the API says so."""
+        self.withdraw(info.uid)
         self._put(info, node)
         self._assumed.add(info.uid)
 
