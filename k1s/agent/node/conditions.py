@@ -1,7 +1,8 @@
 """The Node's status, told when it changes and at least every five minutes.
 
 Owns: when to look and when to write. Called by: app.py as a part. Never does: compute it (info.py).
-Wakes: a part's readiness changes, images come in, the lease's tick finds pressure or runtime changed, five minutes are over.
+Wakes: a part's readiness changes, images come in, others change extended resources, the lease's tick finds pressure or runtime
+changed, five minutes are over.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     agent.readiness_handlers.append(changed.set)
     agent.heartbeat_handlers.append(beat.set)
     agent.images.on_appeared(changed.set)
+    agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}").add_handler(
+        lambda old, new: changed.set() if new is not None and info.extended(new.get("status") or {}) else None
+    )
     await _settle(agent, changed)
     while True:
         changed.clear()
@@ -116,6 +120,10 @@ async def _tell(agent: AgentContext, told: Object, health: _Health) -> Object:
         # Without the runtime these are not known: they stay as they were told.
         status.update({key: told[key] for key in ("images", "nodeInfo") if key in told})
     patch: dict[str, Any] = {key: value for key, value in status.items() if told.get(key) != value}
+    own = agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}").get(agent.node_name)
+    extended = info.extended((own or {}).get("status") or {})
+    if extended:
+        patch["allocatable"] = {**status["allocatable"], **extended}
     if patch.get("addresses") and told.get("addresses"):
         # Merged by type: the old address of a type is replaced, so nothing is left over.
         patch["addresses"] = [*patch["addresses"], {"$patch": "replace"}]

@@ -71,6 +71,14 @@ def quantities(config: AgentConfig, machine: Machine) -> dict[str, str]:
     }
 
 
+def extended(status: Mapping[str, Any]) -> dict[str, str | None]:
+    """What allocatable lacks of the resources that others have put into capacity; None for those they took away."""
+    capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
+    out: dict[str, str | None] = {k: v for k, v in capacity.items() if "/" in k and allocatable.get(k) != v}
+    out.update({k: None for k in allocatable if "/" in k and k not in capacity})
+    return out
+
+
 def _pages(size: int) -> str:
     return f"{size // 1048576}Mi" if size else "0"
 

@@ -33,6 +33,7 @@ _RETRY = Backoff(initial=0.2, maximum=10.0)
 async def run(worker: PodWorker) -> None:
     """Returns when the pod is gone from the node and from the API."""
     observed = await _stop(worker)
+    worker.stopped = True
     worker.probes.close()
     already_told = worker.finished and not observed.containers and not observed.sandboxes
     if not already_told or worker.pod["metadata"].get("deletionTimestamp"):

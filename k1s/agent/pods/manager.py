@@ -96,7 +96,8 @@ class PodManager:
         self._weigh()
 
     def _neighbours(self, of: PodWorker | None) -> list[Object]:
-        return [w.allocated() for w in self._workers.values() if w is not of and not w.finished and w.ending is None]
+        workers = (w for w in self._workers.values() if w is not of and not w.finished and not w.stopped and w.ending is None)
+        return [w.allocated() for w in workers]
 
     def _refusal(self, pod: Object) -> Ending | None:
         """Only for a pod that is new here: one that has been taken stays."""

@@ -80,7 +80,9 @@ def build(
         status["reason"], status["message"] = ending.reason, ending.message
     elif phase in ("Succeeded", "Failed") and old.get("reason"):
         status["reason"], status["message"] = old["reason"], old.get("message", "")
-    status.update({name: value for name, value in statuses.items() if value})
+    if ending is None or observed.containers or observed.sandboxes or old.get("containerStatuses"):
+        # A pod that was refused never had containers.
+        status.update({name: value for name, value in statuses.items() if value})
     _addresses(pod, observed, status, node, old)
     conditions = _conditions(pod, observed, statuses, phase)
     pending = {"type": "PodResizePending"}

@@ -61,6 +61,7 @@ class PodWorker:
         self.agent, self.entry, self.reporter = agent, entry, reporter
         self.ending = refusal  # why it is over although its containers did not end by themselves
         self.gone = False  # the API has no such pod any more
+        self.stopped = False  # its containers have ended for good: what it held is free before anybody is told
         self.finished = (entry.pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         self.starter = PodStarter(agent, entry.pod)
         self.probes = Probes(agent.runtime, agent.events, agent.clock, self.wake, known=reported_health(entry.pod))
