@@ -42,24 +42,25 @@ class ContainerdRuntime:
     def __init__(self, socket: str, *, ctr: str = "ctr", snapshotter: str = "") -> None:
         self._socket, self._ctr, self._snapshotter = socket, ctr, snapshotter
         self._channel = channel.open_channel(socket)
-        self._api, stubs = channel.cri_modules()
-        self._runtime = stubs.RuntimeServiceStub(self._channel)
-        self._images = stubs.ImageServiceStub(self._channel)
+        self._api = channel.cri_messages()
+        services = self._api.DESCRIPTOR.services_by_name
+        self._runtime = channel.Service(self._channel, services["RuntimeService"])
+        self._images = channel.Service(self._channel, services["ImageService"])
 
     async def close(self) -> None:
-        await self._channel.close()
+        self._channel.close()
 
     async def version(self) -> Version:
-        answer = await _call(self._runtime.Version(self._api.VersionRequest(version="v1"), timeout=_QUICK))
+        answer = await self._runtime.Version(self._api.VersionRequest(version="v1"), timeout=_QUICK)
         return Version(answer.runtime_name, answer.runtime_version, answer.runtime_api_version)
 
     async def status(self) -> tuple[Condition, ...]:
-        answer = await _call(self._runtime.Status(self._api.StatusRequest(), timeout=_QUICK))
+        answer = await self._runtime.Status(self._api.StatusRequest(), timeout=_QUICK)
         return tuple(Condition(c.type, c.status, c.reason, c.message) for c in answer.status.conditions)
 
     async def run_pod_sandbox(self, config: Config, runtime_handler: str = "") -> str:
         request = self._api.RunPodSandboxRequest(config=config, runtime_handler=runtime_handler)
-        return str((await _call(self._runtime.RunPodSandbox(request, timeout=_SANDBOX))).pod_sandbox_id)
+        return str((await self._runtime.RunPodSandbox(request, timeout=_SANDBOX)).pod_sandbox_id)
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
         request = self._api.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
@@ -71,7 +72,7 @@ class ContainerdRuntime:
 
     async def pod_sandbox_status(self, sandbox_id: str) -> Sandbox:
         request = self._api.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
-        answer = await _call(self._runtime.PodSandboxStatus(request, timeout=_QUICK))
+        answer = await self._runtime.PodSandboxStatus(request, timeout=_QUICK)
         status = answer.status
         ips = [status.network.ip, *(extra.ip for extra in status.network.additional_ips)]
         netns, pid = _sandbox_info(answer.info)
@@ -85,16 +86,16 @@ class ContainerdRuntime:
 
     async def list_pod_sandboxes(self, labels: Mapping[str, str] = _NO_LABELS) -> list[Sandbox]:
         request = self._api.ListPodSandboxRequest(filter={"label_selector": dict(labels)})
-        answer = await _call(self._runtime.ListPodSandbox(request, timeout=_QUICK))
+        answer = await self._runtime.ListPodSandbox(request, timeout=_QUICK)
         return [Sandbox(**_sandbox_fields(item)) for item in answer.items]
 
     async def create_container(self, sandbox_id: str, config: Config, sandbox_config: Config) -> str:
         request = self._api.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
-        return str((await _call(self._runtime.CreateContainer(request, timeout=_SANDBOX))).container_id)
+        return str((await self._runtime.CreateContainer(request, timeout=_SANDBOX)).container_id)
 
     async def start_container(self, container_id: str) -> None:
         request = self._api.StartContainerRequest(container_id=container_id)
-        await _call(self._runtime.StartContainer(request, timeout=_SANDBOX))
+        await self._runtime.StartContainer(request, timeout=_SANDBOX)
 
     async def stop_container(self, container_id: str, grace_seconds: int) -> None:
         request = self._api.StopContainerRequest(container_id=container_id, timeout=grace_seconds)
@@ -106,7 +107,7 @@ class ContainerdRuntime:
 
     async def container_status(self, container_id: str) -> ContainerStatus:
         request = self._api.ContainerStatusRequest(container_id=container_id)
-        answer = await _call(self._runtime.ContainerStatus(request, timeout=_QUICK))
+        answer = await self._runtime.ContainerStatus(request, timeout=_QUICK)
         s = answer.status
         return ContainerStatus(
             id=s.id,
@@ -128,7 +129,7 @@ class ContainerdRuntime:
 
     async def list_containers(self, labels: Mapping[str, str] = _NO_LABELS) -> list[Container]:
         request = self._api.ListContainersRequest(filter={"label_selector": dict(labels)})
-        answer = await _call(self._runtime.ListContainers(request, timeout=_QUICK))
+        answer = await self._runtime.ListContainers(request, timeout=_QUICK)
         return [
             Container(
                 id=c.id,
@@ -147,42 +148,42 @@ class ContainerdRuntime:
 
     async def update_container_resources(self, container_id: str, resources: Config) -> None:
         request = self._api.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
-        await _call(self._runtime.UpdateContainerResources(request, timeout=_QUICK))
+        await self._runtime.UpdateContainerResources(request, timeout=_QUICK)
 
     async def container_stats(self, labels: Mapping[str, str] = _NO_LABELS) -> list[ContainerStats]:
         request = self._api.ListContainerStatsRequest(filter={"label_selector": dict(labels)})
-        answer = await _call(self._runtime.ListContainerStats(request, timeout=_QUICK))
+        answer = await self._runtime.ListContainerStats(request, timeout=_QUICK)
         return [_stats(s) for s in answer.stats]
 
     async def reopen_container_log(self, container_id: str) -> None:
         request = self._api.ReopenContainerLogRequest(container_id=container_id)
-        await _call(self._runtime.ReopenContainerLog(request, timeout=_QUICK))
+        await self._runtime.ReopenContainerLog(request, timeout=_QUICK)
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_seconds: float) -> ExecResult:
         seconds = max(int(timeout_seconds), 1) if timeout_seconds else 0
         request = self._api.ExecSyncRequest(container_id=container_id, cmd=command, timeout=seconds)
         # The runtime ends the command at its own timeout; the channel's is a net below it.
         limit = timeout_seconds + 10 if timeout_seconds else None
-        answer = await _call(self._runtime.ExecSync(request, timeout=limit))
+        answer = await self._runtime.ExecSync(request, timeout=limit)
         return ExecResult(answer.exit_code, answer.stdout, answer.stderr)
 
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> str:
         request = self._api.ExecRequest(
             container_id=container_id, cmd=command, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr
         )
-        return str((await _call(self._runtime.Exec(request, timeout=_QUICK))).url)
+        return str((await self._runtime.Exec(request, timeout=_QUICK)).url)
 
     async def attach(self, container_id: str, *, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> str:
         request = self._api.AttachRequest(container_id=container_id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
-        return str((await _call(self._runtime.Attach(request, timeout=_QUICK))).url)
+        return str((await self._runtime.Attach(request, timeout=_QUICK)).url)
 
     async def image_status(self, image: str) -> Image | None:
         request = self._api.ImageStatusRequest(image={"image": image})
-        answer = await _call(self._images.ImageStatus(request, timeout=_QUICK))
+        answer = await self._images.ImageStatus(request, timeout=_QUICK)
         return _image(answer.image) if answer.HasField("image") and answer.image.id else None
 
     async def list_images(self) -> list[Image]:
-        answer = await _call(self._images.ListImages(self._api.ListImagesRequest(), timeout=_QUICK))
+        answer = await self._images.ListImages(self._api.ListImagesRequest(), timeout=_QUICK)
         return [_image(i) for i in answer.images]
 
     async def pull_image(self, image: str, auth: RegistryAuth | None = None, sandbox_config: Config | None = None) -> str:
@@ -190,7 +191,7 @@ class ContainerdRuntime:
         if auth is not None:
             for name in ("username", "password", "auth", "identity_token", "registry_token", "server_address"):
                 setattr(request.auth, name, getattr(auth, name))
-        return str((await _call(self._images.PullImage(request, timeout=_PULL))).image_ref)
+        return str((await self._images.PullImage(request, timeout=_PULL)).image_ref)
 
     async def remove_image(self, image: str) -> None:
         request = self._api.RemoveImageRequest(image={"image": image})
@@ -203,13 +204,9 @@ class ContainerdRuntime:
         return events.subscribe(self._channel)
 
 
-async def _call(call: Awaitable[Any]) -> Any:
-    return await channel.translated(call)
-
-
 async def _gone_is_fine(call: Awaitable[Any]) -> None:
     try:
-        await channel.translated(call)
+        await call
     except NotFound:
         pass
 

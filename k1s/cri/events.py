@@ -16,7 +16,8 @@ from functools import cache
 from typing import Any
 
 from k1s.base.backoff import Backoff
-from k1s.cri.errors import Unavailable
+from k1s.cri.channel import Channel
+from k1s.cri.errors import RuntimeFailure, Unavailable, Unimplemented
 from k1s.cri.runtime import EventKind, RuntimeEvent
 
 log = logging.getLogger("k1s.cri.events")
@@ -36,19 +37,12 @@ _KINDS: dict[str, EventKind] = {
 }
 
 
-async def subscribe(channel: Any) -> AsyncIterator[RuntimeEvent]:
+async def subscribe(channel: Channel) -> AsyncIterator[RuntimeEvent]:
     """Events for ever. A `resync` comes first and after every break, because what happened meanwhile is lost."""
-    import grpc
-
     messages = _messages()
-    open_stream = channel.unary_stream(
-        _SUBSCRIBE,
-        request_serializer=messages["SubscribeRequest"].SerializeToString,
-        response_deserializer=messages["Envelope"].FromString,
-    )
     failures = 0
     while True:
-        stream = open_stream(messages["SubscribeRequest"](filters=_FILTERS), wait_for_ready=True)
+        stream = channel.stream(_SUBSCRIBE, messages["SubscribeRequest"](filters=_FILTERS), messages["Envelope"])
         marker = asyncio.create_task(_publish_marker(channel, messages), name="cri-events-marker")
         live = False
         try:
@@ -62,33 +56,27 @@ async def subscribe(channel: Any) -> AsyncIterator[RuntimeEvent]:
                     event = _decode(envelope, messages)
                     if event is not None:
                         yield event
-        except grpc.aio.AioRpcError as error:
-            if error.code().name == "UNIMPLEMENTED":
-                raise Unavailable("this runtime has no containerd event stream") from error
-            log.log(logging.DEBUG if failures else logging.WARNING, "event stream broke: %s", error.details())
+        except Unimplemented as error:
+            raise Unavailable("this runtime has no containerd event stream") from error
+        except RuntimeFailure as error:
+            log.log(logging.DEBUG if failures else logging.WARNING, "event stream broke: %s", error)
         finally:
             marker.cancel()
-            stream.cancel()
+            await stream.aclose()
         failures += 1
         await asyncio.sleep(_RECONNECT.delay(failures))
 
 
-async def _publish_marker(channel: Any, messages: dict[str, Any]) -> None:
+async def _publish_marker(channel: Channel, messages: dict[str, Any]) -> None:
     """Publish an event of our own until it is seen (the caller cancels): only that tells when a subscription took hold."""
-    import grpc
-
-    publish = channel.unary_unary(
-        _PUBLISH,
-        request_serializer=messages["PublishRequest"].SerializeToString,
-        response_deserializer=messages["Empty"].FromString,
-    )
     request = messages["PublishRequest"](topic=_MARKER, event={"type_url": "k1s/subscribed"})
+    space = {"containerd-namespace": "k8s.io"}
     tries = 0
     while True:
         tries += 1
         try:
-            await publish(request, metadata=(("containerd-namespace", "k8s.io"),), wait_for_ready=True, timeout=10)
-        except grpc.aio.AioRpcError:
+            await channel.call(_PUBLISH, request, messages["Empty"], timeout=10, metadata=space)
+        except RuntimeFailure:
             pass  # the stream fails too, and reports it
         await asyncio.sleep(_MARKER_AGAIN.delay(tries))
 

@@ -42,7 +42,7 @@ def test_no_error_is_swallowed(path: Path) -> None:
 
 
 def test_the_cli_starts_without_heavy_imports() -> None:
-    heavy = ["aiohttp", "grpc", "sqlalchemy", "cryptography", "yaml", "orjson", "asyncio"]
+    heavy = ["aiohttp", "grpc", "grpclib", "sqlalchemy", "cryptography", "yaml", "orjson", "asyncio"]
     code = f"import sys, k1s.cli.main as m; m.main(['k1s', '--help']); print([n for n in sys.modules if n in {heavy!r}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.splitlines()[-1] == "[]"
