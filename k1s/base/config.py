@@ -145,11 +145,17 @@ def _read_files(fields: _Fields, path: Path, *, must_exist: bool) -> dict[str, A
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not text:  # /dev/null, of the agent beside a server: a megabyte saved
+        return {}
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if content is None:
         return {}

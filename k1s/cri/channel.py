@@ -30,6 +30,7 @@ class Channel:
         from grpclib.client import Channel as GrpcChannel
 
         self._channel = GrpcChannel(host, port, path=path, codec=_codec())
+        self.closed = False
 
     async def call(
         self, method: str, request: Any, answer: type, *, timeout: float | None = None, metadata: Metadata | None = None
@@ -54,6 +55,8 @@ class Channel:
                     yield message
 
     def close(self) -> None:
+        """What is under way fails."""
+        self.closed = True
         self._channel.close()
 
 

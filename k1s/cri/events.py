@@ -59,7 +59,8 @@ async def subscribe(channel: Channel) -> AsyncIterator[RuntimeEvent]:
         except Unimplemented as error:
             raise Unavailable("this runtime has no containerd event stream") from error
         except RuntimeFailure as error:
-            log.log(logging.DEBUG if failures else logging.WARNING, "event stream broke: %s", error)
+            expected = failures or channel.closed
+            log.log(logging.DEBUG if expected else logging.WARNING, "event stream broke: %s", error)
         finally:
             marker.cancel()
             await stream.aclose()
