@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -28,6 +28,7 @@ from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.conversion import Conversion
 from k1s.server.apiserver.crds import CustomResources
 from k1s.server.apiserver.discovery import Discovery
 from k1s.server.apiserver.entries import Entry
@@ -115,6 +116,7 @@ class ApiServer:
         self.discovery = Discovery(self.catalog, f"{self._address()}:{self.config.https_listen_port}")
         self.openapi = OpenApi(self.catalog)
         self.custom = CustomResources(self)
+        self.conversion = Conversion(self, self.custom.webhook)
         self.aggregation = Aggregator(self, proxy_identity)
         self._impersonate = impersonate
         self._flow = flow if flow is not None else Flow()
@@ -217,10 +219,39 @@ class ApiServer:
         stored = self.stored(resource)
         if stored is resource and (not resource.custom or entry.raw.startswith(self.hub.cache(resource).head)):
             return entry.raw
-        return orjson.dumps(convert(entry.obj(), stored, resource))
+        return orjson.dumps(self._restated(entry.obj(), resource))
 
     def converted(self, resource: Resource, raw: bytes) -> Object:
-        return convert(orjson.loads(raw), self.stored(resource), resource)
+        return self._restated(orjson.loads(raw), resource)
+
+    def _restated(self, obj: Object, resource: Resource) -> Object:
+        if resource.custom:  # an object may lie there in a version that was the stored one once
+            return {**obj, "apiVersion": resource.api_version}
+        return convert(obj, self.stored(resource), resource)
+
+    async def shown(self, resource: Resource, entry: Entry) -> bytes:
+        """As `rendered`, for every kind: where a conversion webhook has to be asked, it is. Raises ApiError 500."""
+        if not self.conversion.calls(resource):
+            return self.rendered(resource, entry)
+        return (await self.all_shown(resource, [entry]))[0]
+
+    async def all_shown(self, resource: Resource, entries: Sequence[Entry]) -> list[bytes]:
+        """The same for many, in at most one call."""
+        if not self.conversion.calls(resource):
+            return [self.rendered(resource, entry) for entry in entries]
+        head = b'{"apiVersion":"%b",' % resource.api_version.encode()
+        out = [entry.raw for entry in entries]
+        other = [index for index, raw in enumerate(out) if not raw.startswith(head)]
+        converted = await self.conversion.to(resource, [entries[index].peek() for index in other])
+        for index, obj in zip(other, converted, strict=True):
+            out[index] = orjson.dumps(obj)
+        return out
+
+    async def convert(self, obj: Object, source: Resource, target: Resource) -> Object:
+        """An object of a client or of the store in another version. Raises ApiError 500."""
+        if not target.custom:
+            return convert(obj, source, target)
+        return (await self.conversion.to(target, [obj]))[0]
 
     async def reach(self, revision: int) -> None:
         """Wait until the cache shows `revision`. Raises ApiError 504 if that does not happen soon."""

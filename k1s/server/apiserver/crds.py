@@ -1,7 +1,7 @@
 """Custom resources: what a CustomResourceDefinition adds to the server, takes away, and says about itself.
 
 Owns: CustomResources. Called by: app (start, run), writes (defaults and validation), subresources/scale.
-Never does: call conversion webhooks: of a definition that wants one, only the stored version is served.
+Never does: convert (conversion.py does).
 A change of a definition takes effect in the moment its event is seen; `run` does what has to wait: filling the cache of objects
 that were there before, the definition's status, and the deletion of its objects when it goes.
 Bound: the queue of `run` holds each definition's name once.
@@ -102,6 +102,12 @@ class CustomResources:
 
     def _schema(self, resource: Resource) -> Object:
         found: Object = (self.version(resource).get("schema") or {}).get("openAPIV3Schema") or {}
+        return found
+
+    def webhook(self, resource: Resource) -> Object | None:
+        """spec.conversion.webhook of the resource's definition, if it converts by one."""
+        conversion = (self._specs.get(resource.qualified) or {}).get("conversion") or {}
+        found: Object | None = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
         return found
 
     # Taking in definitions
@@ -250,9 +256,8 @@ def _rows(spec: Object) -> Iterable[Resource]:
     """A catalog row per served version, the stored one first."""
     names = spec["names"]
     storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
-    converts = (spec.get("conversion") or {}).get("strategy") == "Webhook"
     for version in sorted(spec["versions"], key=lambda v: not v.get("storage")):
-        if not version.get("storage") and (converts or not version.get("served")):
+        if not version.get("storage") and not version.get("served"):
             continue
         subresources = version.get("subresources") or {}
         subs = []

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from k1s.api.convert import convert
 from k1s.api.decode import check_types
 from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import ApiError, FieldError, already_exists, bad_request, conflict, invalid
@@ -50,7 +49,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
         raise bad_request("resourceVersion should not be set on objects to be created")
     _place(call, meta)
     strategy.normalize(obj)
-    obj = convert(obj, call.resource, stored)
+    obj = await server.convert(obj, call.resource, stored)
     _default(call, obj)
     admission = AdmissionRequest(
         "CREATE", call.resource, call.subresource, call.namespace, meta.get("name") or "", obj, None, call.user, call.dry_run
@@ -186,12 +185,12 @@ async def update_object(
 async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], Object], reset: Reset, applied: bool) -> Object:
     stored, server = call.stored, call.server
     strategy = strategy_for(stored)
-    old = entry.obj()
-    wanted = produce(convert(entry.fresh(), stored, call.resource), entry)
+    old = await server.convert(entry.obj(), stored, stored)
+    wanted = produce(await server.convert(entry.fresh(), stored, call.resource), entry)
     check_place(call, wanted["metadata"])
     _check_preconditions(call, strategy, wanted["metadata"], entry)
     strategy.normalize(wanted)
-    obj = convert(wanted, call.resource, stored)
+    obj = await server.convert(wanted, call.resource, stored)
     _default(call, obj)
     admission = AdmissionRequest(
         "UPDATE", call.resource, call.subresource, call.namespace, call.name, obj, old, call.user, call.dry_run

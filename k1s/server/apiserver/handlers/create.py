@@ -27,6 +27,6 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     call.options("CreateOptions")
     obj = await call.object(call.resource)
     entry = await create_object(call, obj)
-    raw = server.rendered(call.resource, entry)
+    raw = await server.shown(call.resource, entry)
     headers = call.warning_headers() if call.warnings else ()
     return object_answer(request, call.resource, raw, server.clock.now(), media=media, status=201, headers=headers)

@@ -37,7 +37,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     if gone and not strategy_for(call.stored).returns_deleted:
         return json_answer(deleted_status(call.resource, entry), headers=headers)
     status = 202 if not gone and options.orphan is False else 200
-    raw = server.rendered(call.resource, entry)
+    raw = await server.shown(call.resource, entry)
     return object_answer(request, call.resource, raw, server.clock.now(), media=media, status=status, headers=headers)
 
 
@@ -69,7 +69,7 @@ async def _delete_one(call: Call, entry: Entry, options: DeleteOptions) -> bytes
         if error.code != 404:
             raise
         return None
-    return call.server.rendered(call.resource, last)
+    return await call.server.shown(call.resource, last)
 
 
 async def _admit(call: Call, entry: Entry, options: DeleteOptions) -> None:

@@ -29,5 +29,5 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
             )
         await server.reach(int(version))
     entry = await server.objects.get(resource, info.namespace if resource.namespaced else "", info.name)
-    raw = server.rendered(resource, entry)
+    raw = await server.shown(resource, entry)
     return object_answer(request, resource, raw, server.clock.now(), media=media)

@@ -75,7 +75,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     if token is not None:
         at = token.revision
     slot = None
-    if media == PLAIN and not request.query and selection.everything:
+    if media == PLAIN and not request.query and selection.everything and not server.conversion.calls(resource):
         # The same bytes as long as nothing of this resource has changed; an older resourceVersion is then as good.
         cache = server.hub.cache(resource)
         zipped = takes_gzip(request)
@@ -166,7 +166,7 @@ async def _answer(
 ) -> Response:
     """`slot`: where the body may be kept for others that ask the same."""
     if media != PLAIN:
-        objects = [orjson.loads(server.rendered(resource, entry)) for entry in entries]
+        objects = [orjson.loads(raw) for raw in await server.all_shown(resource, entries)]
         if media.as_ == TABLE:
             out = table(objects, resource, meta, server.clock.now(), include=include_object(request))
         elif media.as_ == PARTIAL_LIST:
@@ -183,7 +183,7 @@ async def _answer(
     if server.is_stored(resource):
         joined = b",".join([entry.raw for entry in entries])
     else:
-        joined = b",".join([server.rendered(resource, entry) for entry in entries])
+        joined = b",".join(await server.all_shown(resource, entries))
     body = b"%b%b]}" % (head, joined)
     if request.query and truthy_pretty(request):
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2)

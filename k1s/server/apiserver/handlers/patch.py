@@ -70,7 +70,7 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
             return patched(call, current, change, duplicates)
 
         entry, created = await update_object(call, produce, reset=reset), False
-    raw = server.rendered(call.resource, entry)
+    raw = await server.shown(call.resource, entry)
     headers = call.warning_headers() if call.warnings else ()
     status = 201 if created else 200
     return object_answer(request, call.resource, raw, server.clock.now(), media=media, status=status, headers=headers)

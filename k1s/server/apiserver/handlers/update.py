@@ -57,7 +57,7 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
         await call.may_create()
         entry = await create_object(call, body)
         status = 201
-    raw = server.rendered(call.resource, entry)
+    raw = await server.shown(call.resource, entry)
     headers = call.warning_headers() if call.warnings else ()
     return object_answer(request, call.resource, raw, server.clock.now(), media=media, status=status, headers=headers)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -17,6 +17,7 @@ from k1s.api.errors import ApiError, FieldError, bad_request, invalid
 from k1s.base.http import Answer, ConnectionClosed, Request, Response, Stream, WebSocket, WebSocketUpgrade
 from k1s.server.apiserver.answers import PARTIAL, TABLE, watch_renderer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+from k1s.server.apiserver.conversion import ConvertedWatch
 from k1s.server.apiserver.entries import Entry, frame
 from k1s.server.apiserver.handlers.list import check_version, select, selected
 from k1s.server.apiserver.negotiation import accepted
@@ -25,6 +26,8 @@ from k1s.server.apiserver.watcher import Render, Watcher
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
+
+Object = dict[str, Any]
 
 # Seconds a watch lives when the client does not say: between this and its double, so that not all come back at once.
 MIN_TIMEOUT = 1800.0
@@ -36,13 +39,14 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     media = accepted(request, TABLE, PARTIAL)
     selection = select(resource, info, info.namespace if resource.namespaced else "")
     version, initial, bookmarks, timeout = _options(request)
-    convert = None if server.is_stored(resource) else (lambda raw: server.converted(resource, raw))
+    calls = server.conversion.calls(resource)
+    convert = None if server.is_stored(resource) or calls else (lambda raw: server.converted(resource, raw))
     render_raw = watch_renderer(request, resource, media, server.clock.now, convert)
     render: Render | None = None
-    if render_raw is not None:
+    if render_raw is not None and not calls:
         by_raw = render_raw
         render = lambda type_, entry: by_raw(type_, entry.raw)  # noqa: E731
-    marks = _bookmarks(resource, render_raw) if bookmarks else None
+    marks = _bookmarks(resource, None if calls else render_raw) if bookmarks else None
     cache = server.hub.cache(resource)
     from_now = version in ("", "0") or initial
     if version not in ("", "0"):
@@ -63,16 +67,23 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     tail = marks(revision, True) if initial and marks is not None else None
     watcher.begin(entries, tail)
     server.timers.end_after(watcher, timeout if timeout > 0 else MIN_TIMEOUT * (1 + random.random()))
+    chunks: AsyncIterator[bytes] = watcher
+    if calls:
+
+        async def ask(objects: Sequence[Object]) -> list[Object]:
+            return await server.conversion.to(resource, objects)
+
+        chunks = ConvertedWatch(watcher, ask, render_raw or (lambda type_, raw: frame(type_, raw)), watcher.aclose)
     if request.headers.get("Upgrade", "").lower() == "websocket":
-        return WebSocketUpgrade((), lambda socket: _serve(socket, watcher))
-    return Stream(watcher)
+        return WebSocketUpgrade((), lambda socket: _serve(socket, watcher, chunks))
+    return Stream(chunks)
 
 
-async def _serve(socket: WebSocket, watcher: Watcher) -> None:
+async def _serve(socket: WebSocket, watcher: Watcher, chunks: AsyncIterator[bytes]) -> None:
     """The watch as text frames, one an event."""
     listening = asyncio.ensure_future(_until_closed(socket, watcher))
     try:
-        async for chunk in watcher:
+        async for chunk in chunks:
             for line in chunk.splitlines():
                 await socket.send(line.decode())
         await socket.close()

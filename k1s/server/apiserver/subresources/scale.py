@@ -65,7 +65,7 @@ def scale_of(obj: Object, paths: Object | None = None) -> Object:
 async def get(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
     entry = await server.objects.get(call.stored, call.namespace, call.name)
-    return encoded(scale_of(entry.obj(), _paths(call)), accepted(request))
+    return encoded(scale_of(await server.convert(entry.obj(), call.stored, call.resource), _paths(call)), accepted(request))
 
 
 async def update(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
@@ -108,7 +108,8 @@ async def _write(call: Call, change: Callable[[Object], Object]) -> Answer:
         return current
 
     entry = await update_object(call, produce)
-    return encoded(scale_of(entry.obj(), paths), accepted(call.request), headers=call.warning_headers())
+    shown = await call.server.convert(entry.obj(), call.stored, call.resource)
+    return encoded(scale_of(shown, paths), accepted(call.request), headers=call.warning_headers())
 
 
 def _check(call: Call, scale: Object, current: Object) -> None:
