@@ -32,7 +32,8 @@ async def run(handler: Object, container: Object, container_id: str, *, host: st
                 said = (result.stdout + result.stderr).decode(errors="replace")[:1024]
                 raise HookFailed(f"command '{' '.join(command)}' exited with {result.exit_code}: {said}")
         elif handler.get("httpGet"):
-            await http_get(handler["httpGet"], container, host, _HTTP_SECONDS, USER_AGENT)
+            # Whatever the server answers, it has heard: kubelet does not look at a hook's status code.
+            await http_get(handler["httpGet"], container, host, _HTTP_SECONDS, USER_AGENT, any_status=True)
         elif handler.get("tcpSocket"):
             await tcp_connect(handler["tcpSocket"], container, host, _HTTP_SECONDS)
         elif handler.get("sleep"):

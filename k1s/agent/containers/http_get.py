@@ -31,8 +31,10 @@ def port_number(container: Mapping[str, Any], port: int | str) -> int:
     raise ActionFailed(f'couldn\'t find port: "{port}"')
 
 
-async def http_get(action: Mapping[str, Any], container: Mapping[str, Any], host: str, timeout: float, agent: str) -> str:
-    """Raises ActionFailed unless the status is 2xx or 3xx; returns the beginning of the body."""
+async def http_get(
+    action: Mapping[str, Any], container: Mapping[str, Any], host: str, timeout: float, agent: str, *, any_status: bool = False
+) -> str:
+    """Raises ActionFailed unless the status is 2xx or 3xx (or `any_status` will do); returns the beginning of the body."""
     target = action.get("host") or host
     port = port_number(container, action["port"])
     tls = (action.get("scheme") or "HTTP").upper() == "HTTPS"
@@ -53,7 +55,7 @@ async def http_get(action: Mapping[str, Any], container: Mapping[str, Any], host
         raise ActionFailed(f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)') from error
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
         raise ActionFailed(f'Get "{url}": {_plain(error, target, port)}') from error
-    if not 200 <= status < 400:
+    if not any_status and not 200 <= status < 400:
         raise ActionFailed(f"HTTP probe failed with statuscode: {status}")
     return body
 

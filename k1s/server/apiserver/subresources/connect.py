@@ -6,16 +6,19 @@ Never does: touch the streams (forward.py splices them). Source: registry/core/p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from k1s.api import errors
-from k1s.base.http import Answer, Request, Response
+from k1s.base.http import Answer, ConnectionClosed, Request, Response, Stream, WebSocket, WebSocketUpgrade
 from k1s.server.apiserver.attributes import RequestInfo
 from k1s.server.apiserver.kubelet_proxy import KubeletProxy, pod_path
 
 Object = Mapping[str, Any]
 _TRUE = ("1", "true", "t", "T", "TRUE", "True")
+_LOG_PROTOCOLS = ("binary.k8s.io", "base64.binary.k8s.io")
 _LOG_OPTIONS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream")
 
 
@@ -45,7 +48,46 @@ async def log(request: Request, info: RequestInfo, pod: Object, kubelet: Kubelet
         return Response(200, b"", "text/plain")
     query = [(name, request.param(name)) for name in _LOG_OPTIONS if request.param(name)]
     path = pod_path("containerLogs", info.namespace, info.name, container)
-    return await kubelet.call(request, _node_of(pod, info), path, query)
+    answer = await kubelet.call(request, _node_of(pod, info), path, query)
+    if request.headers.get("Upgrade", "").lower() == "websocket" and isinstance(answer, Stream) and answer.status == 200:
+        chunks = answer.chunks
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        return WebSocketUpgrade(_LOG_PROTOCOLS if offered else (), lambda socket: _serve_log(socket, chunks))
+    return answer
+
+
+async def _serve_log(socket: WebSocket, chunks: AsyncIterator[bytes]) -> None:
+    """The log as binary frames (or base64 text), then the close frame that a reader waits for."""
+    listening = asyncio.ensure_future(_until_closed(socket))
+    sending = asyncio.ensure_future(_send_log(socket, chunks))
+    try:
+        await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (listening, sending):
+            task.cancel()
+        await asyncio.gather(listening, sending, return_exceptions=True)
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _send_log(socket: WebSocket, chunks: AsyncIterator[bytes]) -> None:
+    as_text = socket.subprotocol.startswith("base64")
+    try:
+        async for chunk in chunks:
+            await socket.send(base64.b64encode(chunk).decode() if as_text else chunk)
+        await socket.close()
+    except ConnectionClosed:
+        return
+
+
+async def _until_closed(socket: WebSocket) -> None:
+    """The client has nothing to say: only its going matters."""
+    try:
+        while True:
+            await socket.receive()
+    except ConnectionClosed:
+        return
 
 
 def _stream_query(request: Request) -> list[tuple[str, str]]:
