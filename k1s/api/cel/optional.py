@@ -7,6 +7,7 @@ Called by: program, the function files. Never does: evaluate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 # No sane key of an object begins with this character (NUL would be best, but the runtime's strings end there).
@@ -44,3 +45,24 @@ def holds(value: Any, kind: str) -> bool:
 def unwrapped(value: Any) -> Any:
     """A result without the runtime's own containers."""
     return bytes(value) if isinstance(value, bytearray) else value
+
+
+def rebindable(value: Any) -> Any:
+    """A result as it can be bound to a variable: the runtime gives times as Python's, but takes them only as messages."""
+    if isinstance(value, datetime):
+        from google.protobuf.timestamp_pb2 import Timestamp
+
+        stamp = Timestamp()
+        stamp.FromDatetime(value)
+        return stamp
+    if isinstance(value, timedelta):
+        from google.protobuf.duration_pb2 import Duration
+
+        duration = Duration()
+        duration.FromTimedelta(value)
+        return duration
+    if isinstance(value, list):
+        return [rebindable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: rebindable(item) for key, item in value.items()}
+    return value

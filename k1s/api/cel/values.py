@@ -16,10 +16,8 @@ from typing import Any
 Object = dict[str, Any]
 
 _NAME = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
-_RESERVED = frozenset(
-    ("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let")
-    + ("loop", "package", "namespace", "return", "var", "void", "while")
-)
+_LITERALS = ("true", "false", "null", "in", "as", "let", "if", "else", "for", "while", "loop", "break", "continue", "return")
+_RESERVED = frozenset((*_LITERALS, "const", "function", "import", "package", "namespace", "var", "void"))
 _PARTS = re.compile(r"__|\.|-|/")
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")

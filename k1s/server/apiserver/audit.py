@@ -92,6 +92,8 @@ class AuditLog:
             "requestReceivedTimestamp": rfc3339_micro(began),
             "stageTimestamp": rfc3339_micro(self._clock.now()),
         }
+        if request.context.get("annotations"):
+            event["annotations"] = dict(request.context["annotations"])
         if info.is_resource:
             reference = {
                 "resource": info.plural,

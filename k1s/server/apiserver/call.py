@@ -97,6 +97,12 @@ class Call:
         if not self.manager and kind != "PatchOptions":
             self.manager = self.agent()
 
+    @property
+    def annotations(self) -> dict[str, str]:
+        """What admission notes for the audit log."""
+        found: dict[str, str] = self.request.context.setdefault("annotations", {})
+        return found
+
     async def may_create(self) -> None:
         """A PUT or apply that turns out to create needs the right to create, too. Raises ApiError 403."""
         await self.server.authorizer.authorize(self.user, replace(self.info, verb="create"))

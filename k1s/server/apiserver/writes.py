@@ -54,6 +54,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
     admission = AdmissionRequest(
         "CREATE", call.resource, call.subresource, call.namespace, meta.get("name") or "", obj, None, call.user, call.dry_run
     )
+    admission.annotations = call.annotations
     if server.admission is not None:
         await server.admission.mutate(admission)
         _after_patch(call, admission, obj)
@@ -195,6 +196,7 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
     admission = AdmissionRequest(
         "UPDATE", call.resource, call.subresource, call.namespace, call.name, obj, old, call.user, call.dry_run
     )
+    admission.annotations = call.annotations
     if server.admission is not None:
         await server.admission.mutate(admission)
         _after_patch(call, admission, obj)

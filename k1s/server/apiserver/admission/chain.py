@@ -85,9 +85,9 @@ def build(client: Client, informers: InformerFactory, authorizer: Authorizer, ca
             CertificateSubjectRestriction(),
             DefaultIngressClass(informers),
             RbacEscalation(authorizer),
-            MutatingWebhooks(informers, catalog, caller),
-            ValidatingPolicies(client, informers, catalog),
-            ValidatingWebhooks(informers, catalog, caller),
+            MutatingWebhooks(informers, catalog, caller, authorizer),
+            ValidatingPolicies(client, informers, catalog, authorizer),
+            ValidatingWebhooks(informers, catalog, caller, authorizer),
             ResourceQuota(informers),
         )
     )

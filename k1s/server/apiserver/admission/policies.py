@@ -1,32 +1,42 @@
 """ValidatingAdmissionPolicy: rules in CEL, bound to requests by ValidatingAdmissionPolicyBindings.
 
-Owns: ValidatingPolicies. Called by: admission/chain. Never does: type-check expressions against schemas (values are dynamic).
-Source: apiserver/pkg/admission/plugin/policy/validating.
+Owns: ValidatingPolicies, parameters, what becomes of failures. Called by: admission/chain. Never does: evaluate
+(policy_evaluation.py), type-check expressions against schemas (values are dynamic).
+Source: apiserver/pkg/admission/plugin/policy/validating/dispatcher.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from k1s.api.catalog import Catalog, Resource, builtin
-from k1s.api.cel.program import CelError, compile_expression
-from k1s.api.cel.variables import ADMISSION
 from k1s.api.errors import ApiError
+from k1s.api.selectors import labels_from
 from k1s.client.interface import Client, InformerFactory
-from k1s.server.apiserver.admission.conditions import match, values_of
+from k1s.server.apiserver.admission.conditions import values_of
 from k1s.server.apiserver.admission.matching import Scope, exempt
+from k1s.server.apiserver.admission.policy_evaluation import Failure, evaluate
 from k1s.server.apiserver.admission.step import Step, refuse
 from k1s.server.apiserver.attributes import AdmissionRequest
+from k1s.server.apiserver.authz.app import Authorizer
 
 Object = Mapping[str, Any]
 
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
+_FAILURES = "validation.policy.admission.k8s.io/validation_failure"
+
+
+class _Misconfigured(Exception):
+    """A policy or a binding cannot be applied to this request."""
 
 
 class ValidatingPolicies(Step):
-    def __init__(self, client: Client, informers: InformerFactory, catalog: Catalog) -> None:
-        self._client, self._catalog = client, catalog
+    def __init__(
+        self, client: Client, informers: InformerFactory, catalog: Catalog, authorizer: Authorizer | None = None
+    ) -> None:
+        self._client, self._catalog, self._authorizer = client, catalog, authorizer
         self._policies = informers.informer(builtin("ValidatingAdmissionPolicy"))
         self._bindings = informers.informer(builtin("ValidatingAdmissionPolicyBinding"))
         self._scope = Scope(catalog, informers.informer(builtin("Namespace")))
@@ -41,21 +51,26 @@ class ValidatingPolicies(Step):
     def _bound(self) -> tuple[tuple[Object, Object], ...]:
         if self._stale:
             pairs = []
-            for binding in sorted(self._bindings.list(), key=lambda b: str(b["metadata"]["name"])):
+            for binding in self._bindings.list():
                 policy = self._policies.get(binding["spec"].get("policyName") or "")
                 if policy is not None:
                     pairs.append((policy, binding))
-            self._pairs, self._stale = tuple(pairs), False
+            self._pairs = tuple(sorted(pairs, key=lambda pair: (pair[0]["metadata"]["name"], pair[1]["metadata"]["name"])))
+            self._stale = False
         return self._pairs
 
     async def validate(self, request: AdmissionRequest) -> None:
+        """Ask every policy, note all that is to be noted, then deny for the first reason there is."""
         pairs = self._bound()
         if not pairs or exempt(request):
             return
+        denials: list[ApiError] = []
         for policy, binding in pairs:
             row = self._concerned(policy, binding, request)
             if row is not None:
-                await self._apply(policy, binding, request, row)
+                denials += await self._apply(policy, binding, request, row)
+        if denials:
+            raise denials[0]
 
     def _concerned(self, policy: Object, binding: Object, request: AdmissionRequest) -> Resource | None:
         row = self._scope.matches(policy["spec"].get("matchConstraints") or {}, request)
@@ -67,96 +82,101 @@ class ValidatingPolicies(Step):
                 return None
         return row
 
-    async def _apply(self, policy: Object, binding: Object, request: AdmissionRequest, row: Resource) -> None:
-        spec = policy["spec"]
-        fails = spec.get("failurePolicy") != "Ignore"
-        values = values_of(request, row, self._scope.namespace(request))
+    async def _apply(self, policy: Object, binding: Object, request: AdmissionRequest, row: Resource) -> list[ApiError]:
         try:
-            async for params in self._params(policy, binding, request):
-                values["params"] = params
-                if match(spec.get("matchConditions") or (), values):
-                    self._judge(policy, binding, request, values)
-        except CelError as error:
-            if fails:
-                _decide(policy, binding, request, str(error), "")
+            parameters = await self._params(policy, binding, request)
+        except _Misconfigured as error:
+            if policy["spec"].get("failurePolicy") == "Ignore":
+                return []
+            return [_denial(policy, binding, request, Failure(str(error)))]
+        namespace = self._scope.namespace(request)
+        values = values_of(request, row, namespace, stored=self._stored(request.resource), authorizer=self._authorizer)
+        denials = []
+        for params in parameters:
+            outcome = evaluate(policy, values.having(params=params))
+            for key, value in outcome.annotations.items():
+                before = request.annotations.get(key)
+                parts = before.split(", ") if before else []
+                request.annotations[key] = before if before and value in parts else ", ".join([*parts, value])
+            for failure in outcome.failures:
+                denials += _act(policy, binding, request, failure)
+        return denials
 
-    def _judge(self, policy: Object, binding: Object, request: AdmissionRequest, values: dict[str, Any]) -> None:
-        spec = policy["spec"]
-        values["variables"] = known = {}
-        for variable in spec.get("variables") or ():
-            try:
-                known[variable["name"]] = compile_expression(variable["expression"], ADMISSION).evaluate(values)
-            except CelError:
-                continue  # an expression that needs it says that it is missing
-        for validation in spec.get("validations") or ():
-            expression = validation["expression"]
-            try:
-                if compile_expression(expression, ADMISSION).evaluate(values) is True:
-                    continue
-            except CelError as error:
-                if spec.get("failurePolicy") == "Ignore":
-                    continue
-                _decide(policy, binding, request, f"expression '{expression}' resulted in error: {error}", "")
-                continue
-            _decide(policy, binding, request, _message(validation, values), validation.get("reason") or "")
+    def _stored(self, resource: Resource) -> Resource:
+        found = None
+        if resource.storage_version:
+            found = self._catalog.by_plural(
+                resource.stored_group, resource.storage_version, resource.storage_plural or resource.plural
+            )
+        return found if found is not None else resource
 
-    async def _params(self, policy: Object, binding: Object, request: AdmissionRequest) -> AsyncIterator[Object | None]:
-        """The parameter objects, None once if the policy has none. Raises CelError if they are to be there and are not."""
+    async def _params(self, policy: Object, binding: Object, request: AdmissionRequest) -> list[Any]:
+        """The parameter objects, one None if the policy takes none. Raises _Misconfigured."""
         kind, ref = policy["spec"].get("paramKind"), binding["spec"].get("paramRef")
         if not kind or not ref:
-            yield None
-            return
+            return [None]
         row = self._catalog.by_api_version(kind["apiVersion"], kind["kind"])
         if row is None:
-            raise CelError(f"failed to find resource referenced by paramKind: '{kind['apiVersion']}, Kind={kind['kind']}'")
-        namespace = (ref.get("namespace") or request.namespace) if row.namespaced else ""
-        found: list[Any] = []
-        if ref.get("name"):
-            try:
-                found = [await self._client.get(row, ref["name"], namespace)]
-            except ApiError as error:
-                if error.code != 404:
-                    raise
-        else:
-            wanted = _selector(ref.get("selector") or {})
-            found = await self._client.list(row, namespace, label_selector=wanted)
+            named = f"{kind['apiVersion']}, Kind={kind['kind']}"
+            raise _Misconfigured(f"failed to configure policy: failed to find resource referenced by paramKind: '{named}'")
+        namespace = ref.get("namespace") or ""
+        if not row.namespaced and namespace:
+            raise _Misconfigured(
+                "failed to configure binding: paramRef.namespace must not be provided for a cluster-scoped `paramKind`"
+            )
+        if row.namespaced and not namespace:
+            namespace = request.namespace
+            if not namespace:
+                raise _Misconfigured(
+                    "failed to configure binding: cannot use namespaced paramRef in policy binding that matches"
+                    " cluster-scoped resources"
+                )
+        found = await self._find(row, ref, namespace)
         if not found and ref.get("parameterNotFoundAction") != "Allow":
-            raise CelError("no params found for policy binding with `Deny` parameterNotFoundAction")
-        for params in found:
-            yield params
+            raise _Misconfigured(
+                "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
+            )
+        return found
 
-
-def _selector(selector: Object) -> str:
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for e in selector.get("matchExpressions") or ():
-        key, operator, values = e["key"], e["operator"], ",".join(e.get("values") or ())
-        text = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key, "DoesNotExist": f"!{key}"}
-        parts.append(text[operator])
-    return ",".join(parts)
-
-
-def _message(validation: Object, values: Mapping[str, Any]) -> str:
-    if validation.get("messageExpression"):
+    async def _find(self, row: Resource, ref: Object, namespace: str) -> list[Any]:
+        if not ref.get("name"):
+            return list(await self._client.list(row, namespace, label_selector=str(labels_from(dict(ref.get("selector") or {})))))
         try:
-            text = compile_expression(validation["messageExpression"], ADMISSION).evaluate(values)
-            if isinstance(text, str) and text.strip():
-                return text.strip()
-        except CelError:
-            pass  # as upstream: the plain message stands in for one that cannot be made
-    return validation.get("message") or f"failed expression: {validation['expression'].strip()}"
+            return [await self._client.get(row, ref["name"], namespace)]
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return []
 
 
-def _decide(policy: Object, binding: Object, request: AdmissionRequest, message: str, reason: str) -> None:
-    """Act on a failed validation as the binding says. Raises ApiError to deny."""
+def _named(policy: Object, binding: Object) -> str:
+    return f"ValidatingAdmissionPolicy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
+
+
+def _denial(policy: Object, binding: Object, request: AdmissionRequest, failure: Failure) -> ApiError:
+    message = f"{_named(policy, binding)} denied request: {failure.message}"
+    error = refuse(request, message)
+    error.reason = failure.reason
+    error.code = _CODES.get(failure.reason, 422)
+    error.details = {**(error.details or {}), "causes": [{"message": message}]}
+    return error
+
+
+def _act(policy: Object, binding: Object, request: AdmissionRequest, failure: Failure) -> list[ApiError]:
+    """Do with a failure what the binding says; the denial, if it says so."""
     actions = binding["spec"].get("validationActions") or ()
-    names = f"ValidatingAdmissionPolicy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
     if "Audit" in actions:
-        request.annotations["validation.policy.admission.k8s.io/validation_failure"] = f"{names}: {message}"
+        noted = json.loads(request.annotations.get(_FAILURES) or "[]")
+        noted.append(
+            {
+                "message": failure.message,
+                "policy": policy["metadata"]["name"],
+                "binding": binding["metadata"]["name"],
+                "expressionIndex": failure.index,
+                "validationActions": list(actions),
+            }
+        )
+        request.annotations[_FAILURES] = json.dumps(noted, separators=(",", ":"))
     if "Warn" in actions:
-        request.warnings.append(f"Validation failed for {names}: {message}")
-    if "Deny" in actions:
-        error = refuse(request, f"{names} denied request: {message}")
-        error.reason = reason or "Invalid"
-        error.code = _CODES.get(error.reason, 422)
-        error.details = {**(error.details or {}), "causes": [{"message": f"{names} denied request: {message}"}]}
-        raise error
+        request.warnings.append(f"Validation failed for {_named(policy, binding)}: {failure.message}")
+    return [_denial(policy, binding, request, failure)] if "Deny" in actions else []

@@ -79,6 +79,7 @@ async def _admit(call: Call, entry: Entry, options: DeleteOptions) -> None:
     step = AdmissionRequest(
         "DELETE", call.resource, None, entry.namespace, entry.name, None, entry.obj(), call.user, options.dry_run
     )
+    step.annotations = call.annotations
     await admission.mutate(step)
     await admission.validate(step)
     call.warnings += step.warnings

@@ -26,6 +26,7 @@ from k1s.server.apiserver.admission.step import Step
 from k1s.server.apiserver.admission.webhooks.caller import Caller, CallFailed
 from k1s.server.apiserver.admission.webhooks.review import BadAnswer, denied, patch_of, read, review
 from k1s.server.apiserver.attributes import AdmissionRequest
+from k1s.server.apiserver.authz.app import Authorizer
 
 Object = dict[str, Any]
 Hook = Mapping[str, Any]
@@ -38,8 +39,10 @@ class _Webhooks(Step):
 
     kind = ""
 
-    def __init__(self, informers: InformerFactory, catalog: Catalog, caller: Caller) -> None:
-        self._catalog, self._caller = catalog, caller
+    def __init__(
+        self, informers: InformerFactory, catalog: Catalog, caller: Caller, authorizer: Authorizer | None = None
+    ) -> None:
+        self._catalog, self._caller, self._authorizer = catalog, caller, authorizer
         self._configurations: Informer = informers.informer(builtin(self.kind))
         self._scope = Scope(catalog, informers.informer(builtin("Namespace")))
         self._hooks: tuple[Hook, ...] = ()
@@ -62,7 +65,9 @@ class _Webhooks(Step):
         if row is None or not hook.get("matchConditions"):
             return row
         try:
-            matched = match(hook["matchConditions"], values_of(request, row, self._scope.namespace(request)))
+            namespace, stored = self._scope.namespace(request), self._stored(request.resource)
+            values = values_of(request, row, namespace, stored=stored, authorizer=self._authorizer)
+            matched = match(hook["matchConditions"], values)
         except CelError as error:
             if hook.get("failurePolicy") == "Ignore":
                 return None
