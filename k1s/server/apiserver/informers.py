@@ -32,7 +32,7 @@ class CacheInformer:
         await self._hub.fresh()
 
     def get(self, name: str, namespace: str = "") -> Object | None:
-        self._cache.read = True
+        # Reading one object is no reason to keep all of its kind decoded, as `read` does.
         entry = self._cache.get(f"{namespace}/{name}" if namespace else name)
         if entry is None or (self._narrow and not self._selection.matches(entry)):
             return None

@@ -36,7 +36,7 @@ class ResourceCache:
         # Changes after this revision are in the ring.
         self.ring_start = 0
         self.watchers: set[Watcher] = set()
-        # Whether somebody reads single objects (an informer's get or list): only then decoded ones are worth keeping.
+        # Whether somebody reads them through an informer's list or index: only then decoded ones are worth keeping.
         self.read = False
         # Called when the last object has gone.
         self.on_empty: Callable[[], None] | None = None
