@@ -4,7 +4,7 @@ Owns: `ensure_credentials`, `renew`, the files below config.tls_dir. Called by: 
 agent/certificates.
 Never does: make the Node object. The server's side is server/join.
 
-Keys are made here and never leave. With a whole token the server's CA is checked against the hash in it before the secret is
+Keys are made on this machine (agent/key_requests) and never leave. With a whole token the server's CA is checked against the hash in it before the secret is
 sent. A machine that has joined starts without token and without server: everything it needs lies in its files.
 """
 
@@ -15,7 +15,6 @@ import base64
 import hmac
 import http.client
 import logging
-import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from k1s.agent import key_requests
 from k1s.agent.config import AgentConfig
 from k1s.base import pki
 from k1s.base.backoff import Backoff
@@ -140,16 +140,6 @@ class _Files:
         self.serving = (directory / "serving.crt", directory / "serving.key")
         self.identity = directory / "identity.json"
 
-    def key(self, path: Path) -> bytes:
-        """The private key in `path`, made if there is none: a join that is tried again asks with the same key."""
-        key = read_if_exists(path)
-        if key is None:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.chmod(self.directory, 0o700)
-            key = pki.new_key()
-            write_atomic(path, key)
-        return key
-
     def result(self, name: str, address: str) -> JoinResult | None:
         """What is known from earlier, None unless it is all there and for this name."""
         content = read_if_exists(self.identity)
@@ -216,18 +206,21 @@ def _join(config: AgentConfig, token: str, files: _Files, name: str, address: st
 
 def _renew(config: AgentConfig, files: _Files, name: str, address: str) -> None:
     body = orjson.dumps({**_requests(files, name, address), "certificate": files.client[0].read_text()})
-    signature = pki.sign(files.key(files.client[1]), body)
+    signature = pki.sign(files.client[1].read_bytes(), body)
     headers = {"X-K1s-Signature": base64.b64encode(signature).decode()}
     files.store(name, address, _post(config.server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes()))
 
 
 def _requests(files: _Files, name: str, address: str) -> dict[str, Any]:
-    subject = pki.Subject(f"system:node:{name}", ("system:nodes",))
+    try:
+        client, serving = key_requests.make(name, (files.client[1], files.serving[1]))
+    except key_requests.RequestsFailed as error:
+        raise JoinError(f"the node's certificate requests could not be made: {error}") from error
     return {
         "node": name,
         "addresses": [part for part in address.split(",") if part],
-        "clientRequest": pki.make_csr(files.key(files.client[1]), subject).decode(),
-        "servingRequest": pki.make_csr(files.key(files.serving[1]), subject).decode(),
+        "clientRequest": client,
+        "servingRequest": serving,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 
 
@@ -36,6 +37,11 @@ def find_binary(name: str, environ: Mapping[str, str] = os.environ) -> str | Non
         [environ.get("PATH", ""), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     )
     return shutil.which(name, path=search)
+
+
+def own_command() -> list[str]:
+    """How this program starts itself with another verb."""
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "k1s.cli.main"]
 
 
 class ProgramMissing(Exception):

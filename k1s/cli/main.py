@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# verb -> (module, one line for the help); each module has `run(argv) -> int`.
+# verb -> (module, one line for the help, "" for what only k1s itself calls); each module has `run(argv) -> int`.
 VERBS: dict[str, tuple[str, str]] = {
     "server": ("k1s.cli.server", "run the control plane, and a node beside it"),
     "agent": ("k1s.cli.agent", "run a node"),
@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check-config": ("k1s.cli.check_config", "say what this host lacks for running k1s"),
     "stop": ("k1s.cli.stop", "end k1s with all its containers and take back its changes to the host"),
     "uninstall": ("k1s.cli.stop", "stop, and delete all data"),
+    "node-requests": ("k1s.agent.key_requests", ""),
 }
 
 
@@ -66,7 +67,7 @@ def _version() -> int:
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items() if text]
     return "k1s: Kubernetes for one board up to a rack\n\nusage: k1s COMMAND [OPTION ...]\n\n" + "\n".join(
         [*lines, "", "'k1s COMMAND --help' lists a command's options; 'k1s --version' says what this is."]
     )

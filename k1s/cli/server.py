@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from k1s.agent.config import AgentConfig
 from k1s.base import log
 from k1s.base.config import ConfigError, as_flags, load_all
 from k1s.base.host import host_name
+from k1s.base.process import own_command
 from k1s.cli import check_config
 from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
@@ -71,9 +71,8 @@ def agent_argv(server: ServerConfig, agent: AgentConfig) -> list[str]:
         token="",
         token_file=str(server.node_token_file),
     )
-    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "k1s.cli.main"]
     # A config file of the server must not be read again by the agent: it is in these flags already.
-    return [*program, "agent", "--config", os.devnull, *as_flags(local)]
+    return [*own_command(), "agent", "--config", os.devnull, *as_flags(local)]
 
 
 def _check(config: ServerConfig) -> None:
