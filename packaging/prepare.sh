@@ -56,6 +56,8 @@ if [ ! -e "$mark" ]; then
     touch "$mark"
 fi
 [ "$goal" != check ] || exit 0
+# Else the first start would compile, which takes 2 s; also where PYTHONDONTWRITEBYTECODE is set.
+.venv/bin/python -m compileall -q k1s
 
 tools=.tools
 mkdir -p $tools/bin $tools/images

@@ -4,8 +4,9 @@ Owns: `ensure_credentials`, `renew`, the files below config.tls_dir. Called by: 
 agent/certificates.
 Never does: make the Node object. The server's side is server/join.
 
-Keys are made on this machine (agent/key_requests) and never leave. With a whole token the server's CA is checked against the hash in it before the secret is
-sent. A machine that has joined starts without token and without server: everything it needs lies in its files.
+Keys are made on this machine (agent/key_requests) and never leave. With a whole token the server's CA is checked against the
+hash in it before the secret is sent. A machine that has joined starts without token and without server: everything it needs
+lies in its files.
 """
 
 from __future__ import annotations

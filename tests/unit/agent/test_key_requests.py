@@ -28,7 +28,7 @@ def test_requests_are_the_nodes_and_made_again_with_the_same_key(tmp_path: Path)
 
 def test_a_failure_says_why(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("no key")
-    with pytest.raises(key_requests.RequestsFailed, match="exit code 1: .*key"):
+    with pytest.raises(key_requests.RequestsFailed, match=r"exit code 1: .*key"):
         key_requests.make("n1", [tmp_path / "key"])
 
 
