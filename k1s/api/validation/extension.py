@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k1s.api import names
-from k1s.api.cel.program import CelError, compile_expression
-from k1s.api.cel.variables import ADMISSION
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
+from k1s.api.validation import policy_expressions
 from k1s.api.validation.rules import Errors, immutable, named, one_of, port, strings
 from k1s.api.validation.selectors import label_selector
 
@@ -66,30 +65,6 @@ def _rule(errs: Errors, at: str, rule: Object) -> None:
 _SAYS = {"apiGroups": "API groups", "apiVersions": "API versions"}
 
 
-def _conditions(errs: Errors, at: str, conditions: Any) -> None:
-    seen: set[Any] = set()
-    for index, condition in enumerate(conditions or ()):
-        named(errs, f"{at}[{index}].name", condition.get("name"), names.qualified_name)
-        if not (condition.get("expression") or "").strip():
-            errs.append(required(f"{at}[{index}].expression"))
-        else:
-            _compiles(errs, f"{at}[{index}].expression", condition["expression"])
-        if condition.get("name") in seen:
-            errs.append(duplicate(f"{at}[{index}].name", condition.get("name")))
-        seen.add(condition.get("name"))
-
-
-def _compiles(errs: Errors, at: str, expression: str) -> None:
-    """CEL that gives a bool."""
-    try:
-        returns = compile_expression(expression, ADMISSION).result.lower()
-    except CelError as error:
-        errs.append(invalid_value(at, expression, str(error)))
-        return
-    if returns not in ("bool", "dyn"):
-        errs.append(invalid_value(at, expression, "must evaluate to bool"))
-
-
 def _webhook(errs: Errors, at: str, hook: Object, *, mutating: bool) -> None:
     if not hook.get("name"):
         errs.append(required(f"{at}.name"))
@@ -109,7 +84,7 @@ def _webhook(errs: Errors, at: str, hook: Object, *, mutating: bool) -> None:
         errs.append(invalid_value(f"{at}.timeoutSeconds", timeout, "the timeout value must be between 1 and 30 seconds"))
     client_config(errs, f"{at}.clientConfig", hook.get("clientConfig") or {})
     _reviews(errs, f"{at}.admissionReviewVersions", hook.get("admissionReviewVersions") or [])
-    _conditions(errs, f"{at}.matchConditions", hook.get("matchConditions"))
+    policy_expressions.conditions(errs, f"{at}.matchConditions", hook.get("matchConditions"), policy_expressions.WEBHOOK)
 
 
 def _reviews(errs: Errors, at: str, versions: list[str]) -> None:
@@ -149,7 +124,7 @@ def admission_policy(errs: Errors, obj: Object) -> None:
         errs.append(required("spec.matchConstraints"))
     else:
         _match(errs, "spec.matchConstraints", spec["matchConstraints"], rules_needed=True)
-    _conditions(errs, "spec.matchConditions", spec.get("matchConditions"))
+    policy_expressions.policy(errs, spec)
     if obj.get("kind") == "MutatingAdmissionPolicy":
         if not spec.get("mutations"):
             errs.append(required("spec.mutations", "mutations must contain at least one item"))
@@ -157,11 +132,6 @@ def admission_policy(errs: Errors, obj: Object) -> None:
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         text = "validations or auditAnnotations must be non-empty"
         errs.append(required("spec.validations", text))
-    for index, validation in enumerate(spec.get("validations") or ()):
-        if not (validation.get("expression") or "").strip():
-            errs.append(required(f"spec.validations[{index}].expression", "expression is not specified"))
-        else:
-            _compiles(errs, f"spec.validations[{index}].expression", validation["expression"])
 
 
 def admission_policy_binding(errs: Errors, obj: Object) -> None:
