@@ -182,8 +182,10 @@ def test_a_server_comes_up_with_its_node(run: Run, home: Path) -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
-        stopped = run(EXECUTABLE, "stop", *flags)
-    assert stopped.returncode == 0, stopped.stderr
+        # It deletes the data directory, and with it the very files it runs from.
+        uninstalled = run(EXECUTABLE, "uninstall", *flags, "--write-kubeconfig", kubeconfig)
+    assert uninstalled.returncode == 0, uninstalled.stderr
+    assert not (home / "data").exists() and not (home / "run").exists() and not kubeconfig.exists()
 
 
 def _environment_of_containerd(home: Path) -> bytes:
