@@ -81,6 +81,7 @@ class PodManager:
                 worker.entry.pod = pod
                 worker.removed()
         elif worker is not None:
+            self._reporter.seen(new)
             worker.update(new)
         else:
             self._adopt(new)

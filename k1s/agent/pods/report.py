@@ -46,6 +46,8 @@ class StatusReporter:
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client, self._clock = client, clock
         self._told: dict[str, Object] = {}
+        # The resourceVersion that our last PATCH made: what the informer shows of before says nothing about others.
+        self._versions: dict[str, int] = {}
         self._pending: dict[str, tuple[Object, Object]] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(PARALLEL)
@@ -67,6 +69,13 @@ class StatusReporter:
         if uid not in self._busy:
             self._busy[uid] = asyncio.create_task(self._send(uid), name=f"report-{pod['metadata']['name']}")
 
+    def seen(self, pod: Object) -> None:
+        """The API shows the pod like this. Where somebody overruled us (the node was taken for dead), we tell it again."""
+        uid, status = pod_uid(pod), pod.get("status") or {}
+        told = self._told.get(uid)
+        if told is not None and uid not in self._busy and _version(pod) > self._versions[uid] and overruled(told, status):
+            self._told[uid] = status
+
     async def flush(self, uid: str) -> None:
         """Return once everything reported for the pod was sent (or the pod is gone)."""
         task = self._busy.get(uid)
@@ -79,6 +88,7 @@ class StatusReporter:
             task.cancel()
         self._pending.pop(uid, None)
         self._told.pop(uid, None)
+        self._versions.pop(uid, None)
 
     async def close(self) -> None:
         for task in list(self._busy.values()):
@@ -92,10 +102,11 @@ class StatusReporter:
                 pod, status = self._pending[uid]
                 base: Object = self._told.get(uid) or pod.get("status") or {}
                 patch = build_patch(base, status)
+                answer = pod
                 try:
                     if patch:
                         async with self._slots:
-                            await self._patch(pod, patch)
+                            answer = await self._patch(pod, patch)
                 except ApiError as error:
                     if error.code in (404, 409):
                         self._pending.pop(uid, None)  # deleted, or another pod of that name by now
@@ -105,15 +116,18 @@ class StatusReporter:
                     await self._clock.sleep(_RETRY.delay(failures))
                     continue
                 failures = 0
-                self._told[uid] = status
+                # Somebody may have overruled us just before: then the next look finds the difference.
+                actual = answer.get("status") or {}
+                self._told[uid] = actual if patch and overruled(status, actual) else status
+                self._versions[uid] = max(_version(answer), self._versions.get(uid, 0))
                 if self._pending.get(uid, (None, None))[1] is status:
                     del self._pending[uid]
         finally:
             self._busy.pop(uid, None)
 
-    async def _patch(self, pod: Object, patch: Object) -> None:
+    async def _patch(self, pod: Object, patch: Object) -> Object:
         meta = pod["metadata"]
-        await self._client.patch(
+        return await self._client.patch(
             self._resource,
             meta["name"],
             meta["namespace"],
@@ -121,6 +135,19 @@ class StatusReporter:
             content_type=STRATEGIC_MERGE_PATCH,
             subresource="status",
         )
+
+
+def overruled(told: Object, actual: Object) -> bool:
+    """Whether the API says something else about the phase or one of our conditions than it was told."""
+    if told.get("phase") != actual.get("phase"):
+        return True
+    shown = {c["type"]: c.get("status") for c in actual.get("conditions") or []}
+    return any(shown.get(c["type"]) != c.get("status") for c in told.get("conditions") or [])
+
+
+def _version(pod: Object) -> int:
+    version = str(pod["metadata"].get("resourceVersion") or "0")
+    return int(version) if version.isdigit() else 0
 
 
 def build_patch(old: Object, new: Object) -> dict[str, Any]:

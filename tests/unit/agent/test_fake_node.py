@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from k1s.agent import app
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
@@ -235,13 +237,19 @@ class _Client:
         self.patches: list[Object] = []
         self.gate = asyncio.Event()
         self.failures: list[ApiError] = []
+        self.version = 10
+        self.others: Object = {}  # what somebody else has put into the status meanwhile
 
     async def patch(self, resource: Any, name: str, namespace: str, patch: Object, **options: Any) -> Object:
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
         self.patches.append(patch["status"])
-        return {}
+        self.version += 1
+        return {
+            "metadata": {**patch["metadata"], "resourceVersion": str(self.version)},
+            "status": {**patch["status"], **self.others},
+        }
 
 
 async def test_reports_are_merged_ordered_and_retried() -> None:
@@ -266,4 +274,38 @@ async def test_reports_are_merged_ordered_and_retried() -> None:
     await clock.advance(1)
     await reporter.flush("u")
     assert len(client.patches) == 1, "a pod that is gone is not told about again"
+    await reporter.close()
+
+
+def _conditions(ready: str) -> Object:
+    return {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}
+
+
+@pytest.mark.parametrize("when", ["later", "earlier than our answer"])
+async def test_a_condition_that_somebody_overruled_is_told_again(when: str) -> None:
+    """A node that was silent for a while has its pods set to not ready; back again, only its agent can set them right."""
+    client, clock = _Client(), VirtualClock()
+    client.gate.set()
+    reporter = StatusReporter(client, clock)  # type: ignore[arg-type]
+    obj: Object = {
+        "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "9"},
+        "status": {"phase": "Pending"},
+    }
+    client.others = _conditions("False") if when != "later" else {}
+    reporter.report(obj, _conditions("True"))
+    await reporter.flush("u")
+    client.others = {}
+    stale = {"metadata": {**obj["metadata"], "resourceVersion": "10"}, "status": {"phase": "Pending"}}
+    reporter.seen(stale)  # from before our patch: says nothing
+    if when == "later":
+        reporter.report(obj, _conditions("True"))
+        assert len(client.patches) == 1
+        reporter.seen({"metadata": {**obj["metadata"], "resourceVersion": "12"}, "status": _conditions("False")})
+    reporter.report(obj, _conditions("True"))
+    await reporter.flush("u")
+    assert client.patches[1:] == [{"conditions": [{"type": "Ready", "status": "True"}]}]
+    reporter.seen({"metadata": {**obj["metadata"], "resourceVersion": "13"}, "status": _conditions("True")})
+    reporter.report(obj, _conditions("True"))
+    await reporter.flush("u")
+    assert len(client.patches) == 2
     await reporter.close()
