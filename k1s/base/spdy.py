@@ -136,6 +136,7 @@ class SpdyConnection:
         self._write_lock = asyncio.Lock()
         self._buffer = bytearray()
         self.drained = asyncio.Event()
+        self._ended = False
 
     async def run(self) -> None:
         """Read frames until the other side goes away. Raises SpdyError when it breaks the protocol."""
@@ -158,12 +159,15 @@ class SpdyConnection:
                 else:
                     await self._data(first & 0x7FFFFFFF, flags, payload)
         finally:
+            self._ended = True
             for stream in self._streams.values():
                 stream.finish()
 
     async def open(self, headers: Mapping[str, str]) -> SpdyStream:
-        """Open a stream towards the other side."""
+        """Open a stream towards the other side. Raises ConnectionClosed when it has gone: nobody would ever end the stream."""
         async with self._write_lock:
+            if self._ended:
+                raise ConnectionClosed("the other side has ended the connection")
             stream = SpdyStream(self, self._next_id, headers)
             self._next_id += 2
             self._streams[stream.id] = stream

@@ -86,13 +86,19 @@ async def open_session(url: str, *, stdin: bool, stdout: bool, stderr: bool, tty
         return await connection.open({"streamtype": kind}) if wanted else None
 
     # The order is client-go's; the runtime waits until it has all of them.
-    error_stream = await connection.open({"streamtype": "error"})
-    return RuntimeSession(
-        connection=connection,
-        error=error_stream,
-        stdin=await stream("stdin", stdin),
-        stdout=await stream("stdout", stdout),
-        stderr=await stream("stderr", stderr and not tty),
-        resize=await stream("resize", tty),
-        _reader=task,
-    )
+    try:
+        error_stream = await connection.open({"streamtype": "error"})
+        return RuntimeSession(
+            connection=connection,
+            error=error_stream,
+            stdin=await stream("stdin", stdin),
+            stdout=await stream("stdout", stdout),
+            stderr=await stream("stderr", stderr and not tty),
+            resize=await stream("resize", tty),
+            _reader=task,
+        )
+    except ConnectionClosed as error:
+        task.cancel()
+        await asyncio.wait({task})
+        writer.close()
+        raise RuntimeFailure(f"the runtime closed the stream: {error}") from error

@@ -20,6 +20,7 @@ from k1s.agent.pods.registry import PodEntry
 from k1s.agent.resources import stats
 from k1s.agent.serving import command, port_forward
 from k1s.agent.serving.command import StreamOptions
+from k1s.agent.serving.exits import Exits
 from k1s.agent.serving.pod_logs import PodLogs
 from k1s.api import errors
 from k1s.api.errors import ApiError
@@ -50,7 +51,8 @@ class AgentServer:
 
     def __init__(self, agent: AgentContext) -> None:
         self._agent = agent
-        self._logs = PodLogs(agent)
+        self._exits = Exits(agent.runtime, agent.clock)
+        self._logs = PodLogs(agent, self._exits)
         self._routes: dict[str, Callable[[Request, list[str]], Awaitable[Answer]]] = {
             "healthz": self._healthz,
             "metrics": self._metrics,
@@ -132,7 +134,7 @@ class AgentServer:
                 container_id, tty=options.tty, stdin=options.stdin, stdout=options.stdout, stderr=options.stderr
             )
 
-        return command.upgrade(request, options, url)
+        return command.upgrade(request, options, url, over=lambda: self._exits.wait(container_id))
 
     async def _port_forward(self, request: Request, words: list[str]) -> Answer:
         entry, _ = self._locate(words, with_container=False)

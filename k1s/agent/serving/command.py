@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ from k1s.base.spdy import SpdyStream
 from k1s.cri.errors import RuntimeFailure
 from k1s.cri.streaming import RuntimeSession, open_session
 
+# containerd 1.6 now and then leaves a stream of an attach open that met the container's end; so long it is waited for.
+OVER_SECONDS = 1.0
 _TRUE = ("1", "true", "t", "T", "TRUE", "True")
 
 
@@ -61,8 +63,17 @@ class StreamOptions:
         return frozenset(kinds)
 
 
-def upgrade(request: Request, options: StreamOptions, url: Callable[[], Awaitable[str]]) -> Answer:
-    """The answer that runs the session; `url` asks the runtime for the streaming URL once the user is connected."""
+def upgrade(
+    request: Request,
+    options: StreamOptions,
+    url: Callable[[], Awaitable[str]],
+    *,
+    over: Callable[[], Awaitable[None]] | None = None,
+) -> Answer:
+    """The answer that runs the session; `url` asks the runtime for the streaming URL once the user is connected.
+
+    `over` (attach) returns when the container has ended: then the session ends even if the runtime forgets to end a stream.
+    """
 
     async def run(remote: Remote) -> None:
         try:
@@ -73,7 +84,7 @@ def upgrade(request: Request, options: StreamOptions, url: Callable[[], Awaitabl
             await _finish(remote, _failure(str(error)))
             return
         try:
-            await _join(remote, session, options)
+            await _join(remote, session, options, over)
         finally:
             await session.close()
 
@@ -107,33 +118,70 @@ def negotiate(request: Request, supported: tuple[str, ...]) -> str:
     raise errors.ApiError(403, "Forbidden", f"unable to upgrade: unable to negotiate protocol: client supports {offered}")
 
 
-async def _join(remote: Remote, session: RuntimeSession, options: StreamOptions) -> None:
+async def _join(
+    remote: Remote, session: RuntimeSession, options: StreamOptions, over: Callable[[], Awaitable[None]] | None = None
+) -> None:
     """Pump until the runtime has ended all of its streams, or the user has left."""
-    outputs = [asyncio.create_task(_read_all(session.error), name="exec-error")]
+    flow = _Flow()
+    outputs = [_read_all(session.error)]
     if session.stdout is not None:
-        outputs.append(asyncio.create_task(_pump_out(session.stdout, remote, STDOUT), name="exec-stdout"))
+        outputs.append(_pump_out(session.stdout, remote, STDOUT, flow))
     if session.stderr is not None:
-        outputs.append(asyncio.create_task(_pump_out(session.stderr, remote, STDERR), name="exec-stderr"))
-    inputs = []
-    if session.stdin is not None:
-        inputs.append(asyncio.create_task(_pump_in(remote.read_stdin, session.stdin), name="exec-stdin"))
-    if session.resize is not None:
-        inputs.append(asyncio.create_task(_pump_in(remote.read_resize, session.resize), name="exec-resize"))
+        outputs.append(_pump_out(session.stderr, remote, STDERR, flow))
+    finished = asyncio.create_task(_together(outputs), name="exec-outputs")
     left = asyncio.create_task(remote.gone(), name="exec-gone")
-    finished = asyncio.gather(*outputs)
-    tasks: list[asyncio.Future[Any]] = [finished, left, *inputs]
+    first: list[asyncio.Task[Any]] = [finished, left]
+    if over is not None:
+        first.append(asyncio.create_task(_after(over, flow), name="exec-over"))
+    others: list[asyncio.Task[Any]] = []
+    if session.stdin is not None:
+        others.append(asyncio.create_task(_pump_in(remote.read_stdin, session.stdin), name="exec-stdin"))
+    if session.resize is not None:
+        others.append(asyncio.create_task(_pump_in(remote.read_resize, session.resize), name="exec-resize"))
     try:
-        await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
-        if finished.done():
-            status = (await finished)[0]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if not left.done():
+            status = finished.result() if finished.done() else first[-1].result()
             await _finish(remote, _plain(status) if not remote.structured_errors else status or _SUCCESS)
     except ConnectionClosed:
         # The user left while output was on its way: nobody is there to be told.
         return
     finally:
-        for task in tasks:
+        for task in (*first, *others):
             task.cancel()
-        await asyncio.wait(tasks)
+        # Their ends are looked at, so that none is reported as forgotten.
+        await asyncio.gather(*first, *others, return_exceptions=True)
+
+
+async def _together(outputs: list[Coroutine[Any, Any, bytes]]) -> bytes:
+    """What the first of them gives, once all have ended; the first failure ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(output) for output in outputs]
+    except* ConnectionClosed as closed:
+        raise ConnectionClosed(str(closed.exceptions[0])) from None
+    return tasks[0].result()
+
+
+@dataclass(slots=True)
+class _Flow:
+    """Whether output still moves: chunks seen, and how many are on their way to the user now."""
+
+    chunks: int = 0
+    writing: int = 0
+
+
+async def _after(over: Callable[[], Awaitable[None]], flow: _Flow) -> bytes:
+    """The status, when the container has ended and no output has come for a while although its streams are open."""
+    try:
+        await over()
+    except RuntimeFailure as error:
+        return _failure(str(error))
+    while True:
+        before = flow.chunks
+        await asyncio.sleep(OVER_SECONDS)
+        if flow.chunks == before and not flow.writing:
+            return b""
 
 
 _SUCCESS = b'{"metadata":{},"status":"Success"}'
@@ -166,9 +214,12 @@ async def _read_all(stream: SpdyStream) -> bytes:
     return b"".join(parts)
 
 
-async def _pump_out(stream: SpdyStream, remote: Remote, channel: int) -> bytes:
+async def _pump_out(stream: SpdyStream, remote: Remote, channel: int, flow: _Flow) -> bytes:
     while data := await stream.read():
+        flow.chunks += 1
+        flow.writing += 1
         await remote.write(channel, data)
+        flow.writing -= 1
     return b""
 
 

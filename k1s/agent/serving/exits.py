@@ -1,6 +1,6 @@
 """Tells when a container has ended and all it wrote is in its log.
 
-Owns: one subscription to the runtime's events, held only while somebody waits. Called by: serving/pod_logs.
+Owns: one subscription to the runtime's events, held only while somebody waits. Called by: serving/pod_logs, serving/app (attach).
 Never does: poll; after an exit event the status is asked for until the runtime agrees, a bounded number of times.
 """
 
@@ -18,7 +18,7 @@ _DRAIN_SECONDS = 0.02
 
 
 class Exits:
-    """Shared by all followers of logs."""
+    """Shared by all followers of logs and all who are attached."""
 
     def __init__(self, runtime: Runtime, clock: Clock) -> None:
         self._runtime, self._clock = runtime, clock

@@ -21,9 +21,8 @@ from k1s.cri.runtime import ContainerStatus
 class PodLogs:
     """Answers log requests."""
 
-    def __init__(self, agent: AgentContext) -> None:
-        self._agent = agent
-        self._exits = Exits(agent.runtime, agent.clock)
+    def __init__(self, agent: AgentContext, exits: Exits) -> None:
+        self._agent, self._exits = agent, exits
 
     async def answer(self, request: Request, entry: PodEntry, container: str) -> Answer:
         options = LogOptions.from_request(request, self._agent.clock.now())

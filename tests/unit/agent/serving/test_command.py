@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import aiohttp
@@ -12,7 +13,7 @@ from k1s.agent.serving import command, port_forward
 from k1s.agent.serving.command import StreamOptions
 from k1s.agent.serving.remote import SPDY_PROTOCOLS, serve_spdy
 from k1s.base import http_server
-from k1s.base.http import Answer, ByteStream, RawUpgrade, Request
+from k1s.base.http import Answer, ByteStream, ConnectionClosed, RawUpgrade, Request
 from k1s.base.spdy import SpdyConnection, SpdyStream
 from k1s.cri.streaming import _SocketStream
 
@@ -98,6 +99,66 @@ async def test_spdy_passes_megabytes_and_the_status(agent_port: int) -> None:
     assert out == data and err == b"done" and json.loads(status)["status"] == "Failure"
     await connection.close()
     reader.cancel()
+
+
+async def test_attach_ends_with_the_container_even_if_the_runtime_forgets_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """containerd 1.6 does, when an attach meets the end of the container."""
+    monkeypatch.setattr(command, "OVER_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def forgetful(remote) -> None:
+        await remote.write(1, b"last words")
+        ended.set()
+        await remote.gone()
+
+    async def runtime(request: Request) -> Answer:
+        async def serve(stream: ByteStream) -> None:
+            await serve_spdy(stream, SPDY_PROTOCOLS[0], frozenset({"error", "stdout", "stderr"}), forgetful)
+
+        return RawUpgrade("SPDY/3.1", serve, [("X-Stream-Protocol-Version", SPDY_PROTOCOLS[0])])
+
+    behind = await http_server.listen(runtime, host="127.0.0.1", port=0, tls=None)
+
+    async def agent(request: Request) -> Answer:
+        async def url() -> str:
+            return f"http://127.0.0.1:{behind.port}/attach/token"
+
+        async def over() -> None:
+            await ended.wait()
+
+        return command.upgrade(request, StreamOptions(False, True, True, False), url, over=over)
+
+    front = await http_server.listen(agent, host="127.0.0.1", port=0, tls=None)
+    forgotten: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: forgotten.append(context["message"]))
+    connection, reader = await spdy_client(front.port, "/", "v4.channel.k8s.io")
+    streams = {kind: await connection.open({"streamType": kind}) for kind in ("error", "stdout", "stderr")}
+    async with asyncio.timeout(5):
+        out, status = await asyncio.gather(read_all(streams["stdout"]), read_all(streams["error"]))
+    assert out == b"last words" and json.loads(status)["status"] == "Success"
+    await connection.close()
+    reader.cancel()
+    await front.close(0.1)
+    await behind.close(0.1)
+    gc.collect()
+    assert not forgotten
+
+
+async def test_no_stream_is_opened_on_a_connection_that_has_ended() -> None:
+    class Gone:
+        async def read(self) -> bytes:
+            return b""
+
+        async def write(self, data: bytes) -> None:
+            return None
+
+        async def close(self) -> None:
+            return None
+
+    connection = SpdyConnection(Gone(), client=True)
+    await connection.run()
+    with pytest.raises(ConnectionClosed):
+        await connection.open({"streamtype": "error"})
 
 
 async def test_an_unreachable_runtime_is_told_on_the_error_channel() -> None:
