@@ -1,6 +1,7 @@
 """How a long-running verb runs: one event loop, ended in order by SIGTERM or SIGINT.
 
-Owns: the loop, the signals, the garbage collector's settings. Called by: cli/server, cli/agent. Never does: know what runs.
+Owns: the loop, the signals, the settings of garbage collector and allocator. Called by: cli/server, cli/agent.
+Never does: know what runs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ import gc
 import signal
 from collections.abc import Coroutine
 from typing import Any
+
+from k1s.base.process import release_free_memory
+
+# After a burst the allocator holds a third of the process for nothing; longer than a burst's pauses.
+_TIDY_SECONDS = 60.0
 
 
 def run_until_signal(main: Coroutine[Any, Any, None]) -> None:
@@ -33,8 +39,17 @@ async def _guarded(main: Coroutine[Any, Any, None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    tidy = asyncio.create_task(_tidy(), name="tidy")
     try:
         await task
     except asyncio.CancelledError:
         if not stopped:
             raise
+    finally:
+        tidy.cancel()
+
+
+async def _tidy() -> None:
+    while True:
+        await asyncio.sleep(_TIDY_SECONDS)
+        release_free_memory()
