@@ -2,7 +2,7 @@
 # Installs what k1s needs to run from a clone: system packages, a virtual environment, kubectl and helm, images.
 # Called by: make. Does only what is missing, so a second run takes no time. Needs root only where packages are missing.
 #   prepare.sh run     what `make up` needs
-#   prepare.sh check   what `make check` needs (no root, no containerd)
+#   prepare.sh check   what `make check` needs (no root, no containerd; the real clients)
 #   prepare.sh test    both, and what the tests need
 set -eu
 cd "$(dirname "$0")/.."
@@ -55,16 +55,17 @@ if [ ! -e "$mark" ]; then
     .venv/bin/python -m pip install -q --disable-pip-version-check -e ".$extras"
     touch "$mark"
 fi
-[ "$goal" != check ] || exit 0
-# Else the first start would compile, which takes 2 s; also where PYTHONDONTWRITEBYTECODE is set.
-.venv/bin/python -m compileall -q k1s
-
 tools=.tools
 mkdir -p $tools/bin $tools/images
+# The wire tests of `make check` use the real clients too.
 if [ ! -x $tools/bin/kubectl ] || [ ! -x $tools/bin/helm ]; then
     say "fetching kubectl and helm"
     .venv/bin/python packaging/fetch_clients.py $tools/bin
 fi
+[ "$goal" != check ] || exit 0
+# Else the first start would compile, which takes 2 s; also where PYTHONDONTWRITEBYTECODE is set.
+.venv/bin/python -m compileall -q k1s
+
 if stale $tools/bin/k1s-cni packaging/cni/k1s-cni.c; then
     gcc -Os -static -s -o $tools/bin/k1s-cni packaging/cni/k1s-cni.c
 fi
