@@ -101,7 +101,7 @@ async def _serve(
     try:
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
-            server.admission = security.attach(server.informers, client, server.catalog)
+            server.admission = security.attach(server.informers, client, server.catalog, server.convert)
             pid_file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(pid_file, json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}).encode())
             step(f"API server on port {listener.port}")

@@ -14,6 +14,7 @@ from k1s.base.clock import Clock
 from k1s.base.http import Answer, Handler, Request
 from k1s.client.interface import Client, InformerFactory
 from k1s.server.apiserver.admission.chain import AdmissionChain, build
+from k1s.server.apiserver.admission.webhooks.steps import Convert, convert_builtin
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.authn import openid
 from k1s.server.apiserver.authn.app import Authenticator
@@ -57,14 +58,23 @@ class Security:
         self._reviews: ReviewHandler | None = None
         self._token: TokenHandler | None = None
 
-    def attach(self, informers: InformerFactory, client: Client, catalog: Catalog | None = None) -> AdmissionChain:
-        """Go to work; the result is for ApiServer.admission. `client`: privileged and in-process. `catalog`: what is served."""
+    def attach(
+        self,
+        informers: InformerFactory,
+        client: Client,
+        catalog: Catalog | None = None,
+        convert: Convert = convert_builtin,
+    ) -> AdmissionChain:
+        """Go to work; the result is for ApiServer.admission. `client`: privileged and in-process. `catalog`: what is served.
+
+        `convert` brings an object into another version of its kind.
+        """
         self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=("k1s",))
         self.authenticator = Authenticator([self.tokens])
         self.authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, rbac.node_rules()))
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)
-        self.admission = build(client, informers, self.authorizer, catalog)
+        self.admission = build(client, informers, self.authorizer, catalog, convert)
         return self.admission
 
     def secret_tokens(self, client: Client, informers: InformerFactory, *, ca: bytes) -> SecretTokens:

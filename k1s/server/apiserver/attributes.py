@@ -69,3 +69,5 @@ class AdmissionRequest:
     annotations: dict[str, str] = field(default_factory=dict)
     # A webhook has changed `obj`: it has to be pruned and given defaults again.
     patched: bool = False
+    # The object as each webhook that wants to be asked again saw it last.
+    seen: dict[str, bytes] = field(default_factory=dict)

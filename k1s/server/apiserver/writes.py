@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from k1s.api.decode import check_types
@@ -145,6 +146,14 @@ def _track(call: Call, old: Object | None, obj: Object, now: str) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A subresource that shows its object as another kind (scale): admission sees that. `put` writes a changed one back."""
+
+    of: Callable[[Object], Object]
+    put: Callable[[Object, Object], None]
+
+
 # The step of a subresource write that replaces strategy.reset_update: (strategy, obj, old).
 Reset = Callable[[Strategy, Object, Object], None]
 
@@ -164,6 +173,7 @@ async def update_object(
     reset: Reset = reset_main,
     applied: bool = False,
     precondition: str = "",
+    view: View | None = None,
 ) -> Entry:
     """Change an existing object. `produce(current, entry)` gives the wanted object, both in the version of call.resource.
 
@@ -171,7 +181,7 @@ async def update_object(
     """
 
     async def change(entry: Entry) -> Object:
-        return await _changed(call, entry, produce, reset, applied)
+        return await _changed(call, entry, produce, reset, applied, view)
 
     stored, objects = call.stored, call.server.objects
     try:
@@ -183,7 +193,9 @@ async def update_object(
     return entry
 
 
-async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], Object], reset: Reset, applied: bool) -> Object:
+async def _changed(
+    call: Call, entry: Entry, produce: Callable[[Object, Entry], Object], reset: Reset, applied: bool, view: View | None
+) -> Object:
     stored, server = call.stored, call.server
     strategy = strategy_for(stored)
     old = await server.convert(entry.obj(), stored, stored)
@@ -197,8 +209,12 @@ async def _changed(call: Call, entry: Entry, produce: Callable[[Object, Entry], 
         "UPDATE", call.resource, call.subresource, call.namespace, call.name, obj, old, call.user, call.dry_run
     )
     admission.annotations = call.annotations
+    if view is not None:
+        admission.obj, admission.old = view.of(obj), view.of(old)
     if server.admission is not None:
         await server.admission.mutate(admission)
+        if view is not None and admission.patched and admission.obj is not None:
+            view.put(obj, admission.obj)
         _after_patch(call, admission, obj)
     _carry_metadata(obj["metadata"], old["metadata"])
     reset(strategy, obj, old)

@@ -29,7 +29,7 @@ from k1s.server.apiserver.admission.storage_in_use import StorageObjectInUseProt
 from k1s.server.apiserver.admission.taint_nodes import TaintNodesByCondition
 from k1s.server.apiserver.admission.volume_resize import PersistentVolumeClaimResize
 from k1s.server.apiserver.admission.webhooks.caller import Caller
-from k1s.server.apiserver.admission.webhooks.steps import MutatingWebhooks, ValidatingWebhooks
+from k1s.server.apiserver.admission.webhooks.steps import Convert, MutatingWebhooks, ValidatingWebhooks, convert_builtin
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.authz.app import Authorizer
 
@@ -46,8 +46,12 @@ class AdmissionChain:
 
     async def mutate(self, request: AdmissionRequest) -> None:
         """Let every step change `request.obj`. Raises ApiError."""
-        for step in self._steps(request, mutating=True):
+        steps = self._steps(request, mutating=True)
+        for step in steps:
             await step.mutate(request)
+        if request.patched:
+            for step in steps:
+                await step.mutate_again(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let every step look at the final object. Raises ApiError."""
@@ -63,8 +67,14 @@ class AdmissionChain:
         return found
 
 
-def build(client: Client, informers: InformerFactory, authorizer: Authorizer, catalog: Catalog | None = None) -> AdmissionChain:
-    """The chain of every k1s server. `catalog`: what it serves, custom resources included."""
+def build(
+    client: Client,
+    informers: InformerFactory,
+    authorizer: Authorizer,
+    catalog: Catalog | None = None,
+    convert: Convert = convert_builtin,
+) -> AdmissionChain:
+    """The chain of every k1s server. `catalog`: what it serves, custom resources included; `convert` knows these, too."""
     catalog = catalog if catalog is not None else builtin_catalog()
     caller = Caller(informers)
     return AdmissionChain(
@@ -85,9 +95,9 @@ def build(client: Client, informers: InformerFactory, authorizer: Authorizer, ca
             CertificateSubjectRestriction(),
             DefaultIngressClass(informers),
             RbacEscalation(authorizer),
-            MutatingWebhooks(informers, catalog, caller, authorizer),
+            MutatingWebhooks(informers, catalog, caller, authorizer, convert),
             ValidatingPolicies(client, informers, catalog, authorizer),
-            ValidatingWebhooks(informers, catalog, caller, authorizer),
+            ValidatingWebhooks(informers, catalog, caller, authorizer, convert),
             ResourceQuota(informers),
         )
     )

@@ -21,6 +21,10 @@ class Step:
     async def mutate(self, request: AdmissionRequest) -> None:
         """Default: nothing."""
 
+    async def mutate_again(self, request: AdmissionRequest) -> None:
+        """A webhook has changed the object since."""
+        await self.mutate(request)
+
     async def validate(self, request: AdmissionRequest) -> None:
         """Default: nothing."""
 

@@ -19,7 +19,7 @@ from k1s.server.apiserver.call import Call, decode_body
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.handlers.patch import patcher
 from k1s.server.apiserver.negotiation import APPLY_PATCH, accepted, body_form, patch_type
-from k1s.server.apiserver.writes import update_object
+from k1s.server.apiserver.writes import View, update_object
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -100,14 +100,16 @@ async def _write(call: Call, change: Callable[[Object], Object]) -> Answer:
     def produce(current: Object, entry: Entry) -> Object:
         scale = change(scale_of(current, paths))
         _check(call, scale, current)
-        parent: Object = current
+        put(current, scale)
+        return current
+
+    def put(parent: Object, scale: Object) -> None:
         *above, last = (paths or {}).get("specReplicasPath", ".spec.replicas").strip(".").split(".")
         for part in above:
             parent = parent.setdefault(part, {})
         parent[last] = (scale.get("spec") or {}).get("replicas") or 0
-        return current
 
-    entry = await update_object(call, produce)
+    entry = await update_object(call, produce, view=View(lambda obj: scale_of(obj, paths), put))
     shown = await call.server.convert(entry.obj(), call.stored, call.resource)
     return encoded(scale_of(shown, paths), accepted(call.request), headers=call.warning_headers())
 

@@ -15,7 +15,6 @@ from typing import Any
 import orjson
 
 from k1s.api.catalog import Resource
-from k1s.api.convert import convert
 from k1s.api.errors import ApiError
 from k1s.server.apiserver.admission.request_value import describe
 from k1s.server.apiserver.attributes import AdmissionRequest
@@ -27,20 +26,14 @@ class BadAnswer(Exception):
     """The webhook answered, but not as a webhook answers."""
 
 
-def review(request: AdmissionRequest, row: Resource, stored: Resource, versions: list[str]) -> Object:
-    """The question, with the object in the version of `row`."""
+def review(request: AdmissionRequest, row: Resource, obj: Object | None, old: Object | None, versions: list[str]) -> Object:
+    """The question; `obj` and `old` are in the version of `row`."""
     version = next((v for v in versions if v in ("v1", "v1beta1")), "v1")
     body = describe(request, row)
     body["uid"] = str(uuid.uuid4())
-    body["object"] = _as(request.obj, stored, row)
-    body["oldObject"] = _as(request.old, stored, row)
+    body["object"] = obj
+    body["oldObject"] = old
     return {"apiVersion": f"admission.k8s.io/{version}", "kind": "AdmissionReview", "request": body}
-
-
-def _as(obj: Object | None, stored: Resource, row: Resource) -> Object | None:
-    if obj is None or obj.get("kind") != stored.kind:
-        return obj
-    return convert(obj, stored, row)
 
 
 def read(data: bytes, asked: Object) -> Object:
@@ -68,8 +61,11 @@ def patch_of(response: Mapping[str, Any]) -> list[Object]:
     """The JSON patch of a mutating webhook; empty if it changes nothing. Raises BadAnswer."""
     if not response.get("patch"):
         return []
-    if response.get("patchType", "JSONPatch") != "JSONPatch":
-        raise BadAnswer(f"invalid response.patchType: {json.dumps(response.get('patchType'))}")
+    kind = response.get("patchType")
+    if not kind:
+        raise BadAnswer("webhook returned response.patch but not response.patchType")
+    if kind != "JSONPatch":
+        raise BadAnswer(f"webhook returned invalid response.patchType of {json.dumps(kind)}")
     try:
         operations = orjson.loads(base64.b64decode(response["patch"], validate=True))
     except (binascii.Error, orjson.JSONDecodeError, TypeError, ValueError) as error:

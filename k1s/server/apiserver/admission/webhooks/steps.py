@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -17,12 +17,16 @@ from k1s.api.catalog import Catalog, Resource, builtin
 from k1s.api.cel.program import CelError
 from k1s.api.clone import clone
 from k1s.api.convert import convert
-from k1s.api.errors import ApiError, internal
+from k1s.api.decode import check_types
+from k1s.api.defaults.table import apply_defaults
+from k1s.api.errors import ApiError, bad_request, internal
 from k1s.api.patch.json import apply_json_patch
+from k1s.api.prune import prune
+from k1s.api.schema import schema_for
 from k1s.client.interface import Informer, InformerFactory
 from k1s.server.apiserver.admission.conditions import match, values_of
 from k1s.server.apiserver.admission.matching import Scope, exempt
-from k1s.server.apiserver.admission.step import Step
+from k1s.server.apiserver.admission.step import Step, refuse
 from k1s.server.apiserver.admission.webhooks.caller import Caller, CallFailed
 from k1s.server.apiserver.admission.webhooks.review import BadAnswer, denied, patch_of, read, review
 from k1s.server.apiserver.attributes import AdmissionRequest
@@ -31,7 +35,16 @@ from k1s.server.apiserver.authz.app import Authorizer
 Object = dict[str, Any]
 Hook = Mapping[str, Any]
 
+# (object, the version it is in, the version wanted)
+Convert = Callable[[Object, Resource, Resource], Awaitable[Object]]
+
 _DEFAULT_SECONDS = 10
+_DRY_RUN = ("None", "NoneOnDryRun")
+
+
+async def convert_builtin(obj: Object, source: Resource, target: Resource) -> Object:
+    """A Convert for servers without custom resources."""
+    return convert(obj, source, target)
 
 
 class _Webhooks(Step):
@@ -40,23 +53,30 @@ class _Webhooks(Step):
     kind = ""
 
     def __init__(
-        self, informers: InformerFactory, catalog: Catalog, caller: Caller, authorizer: Authorizer | None = None
+        self,
+        informers: InformerFactory,
+        catalog: Catalog,
+        caller: Caller,
+        authorizer: Authorizer | None = None,
+        convert: Convert = convert_builtin,
     ) -> None:
-        self._catalog, self._caller, self._authorizer = catalog, caller, authorizer
+        self._catalog, self._caller, self._authorizer, self._convert = catalog, caller, authorizer, convert
         self._configurations: Informer = informers.informer(builtin(self.kind))
         self._scope = Scope(catalog, informers.informer(builtin("Namespace")))
-        self._hooks: tuple[Hook, ...] = ()
+        self._hooks: tuple[tuple[str, Hook], ...] = ()
         self._stale = True
         self._configurations.add_handler(self._changed)
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
         self._stale = True
 
-    def _all(self) -> tuple[Hook, ...]:
-        """Every hook in the order of its configuration's name."""
+    def _all(self) -> tuple[tuple[str, Hook], ...]:
+        """Every hook and its key, in the order of its configuration's name."""
         if self._stale:
             configurations = sorted(self._configurations.list(), key=lambda c: str(c["metadata"]["name"]))
-            self._hooks = tuple(hook for c in configurations for hook in c.get("webhooks") or ())
+            self._hooks = tuple(
+                (f"{c['metadata']['name']}/{hook['name']}", hook) for c in configurations for hook in c.get("webhooks") or ()
+            )
             self._stale = False
         return self._hooks
 
@@ -71,7 +91,7 @@ class _Webhooks(Step):
         except CelError as error:
             if hook.get("failurePolicy") == "Ignore":
                 return None
-            raise ApiError(403, "Forbidden", f"admission webhook {json.dumps(hook['name'])}: {error}") from error
+            raise refuse(request, str(error)) from error
         return row if matched else None
 
     def _stored(self, resource: Resource) -> Resource:
@@ -82,7 +102,10 @@ class _Webhooks(Step):
 
     async def _ask(self, hook: Hook, request: AdmissionRequest, row: Resource) -> Object | None:
         """The hook's answer; None if it could not be asked and that may be ignored. Raises ApiError 500 or its refusal."""
-        question = review(request, row, self._stored(request.resource), hook.get("admissionReviewVersions") or ["v1"])
+        if request.dry_run and hook.get("sideEffects") not in _DRY_RUN:
+            raise bad_request(f"admission webhook {json.dumps(hook['name'])} does not support dry run")
+        obj, old = await self._in_version(request, request.obj, row), await self._in_version(request, request.old, row)
+        question = review(request, row, obj, old, hook.get("admissionReviewVersions") or ["v1"])
         seconds = float(hook.get("timeoutSeconds") or _DEFAULT_SECONDS)
         try:
             data = await self._caller.post(hook["clientConfig"], orjson.dumps(question), seconds)
@@ -98,6 +121,13 @@ class _Webhooks(Step):
             raise denied(hook["name"], response)
         return response
 
+    async def _in_version(self, request: AdmissionRequest, obj: Object | None, row: Resource) -> Object | None:
+        # What a subresource takes (a Scale, an Eviction) has one version only.
+        stored = self._stored(request.resource)
+        if obj is None or obj.get("kind") != stored.kind or stored.api_version == row.api_version:
+            return obj
+        return await self._convert(obj, stored, row)
+
 
 class MutatingWebhooks(_Webhooks):
     kind = "MutatingWebhookConfiguration"
@@ -106,14 +136,15 @@ class MutatingWebhooks(_Webhooks):
         hooks = self._all()
         if not hooks or exempt(request):
             return
-        # Of hooks that want to see what later ones changed: the object each saw last.
-        again: list[tuple[Hook, bytes]] = []
-        for hook in hooks:
+        for key, hook in hooks:
             await self._run(hook, request)
             if hook.get("reinvocationPolicy") == "IfNeeded":
-                again.append((hook, orjson.dumps(request.obj)))
-        for hook, seen in again:
-            if orjson.dumps(request.obj) != seen:
+                request.seen[key] = orjson.dumps(request.obj)
+
+    async def mutate_again(self, request: AdmissionRequest) -> None:
+        for key, hook in self._all():
+            seen = request.seen.get(key)
+            if seen is not None and orjson.dumps(request.obj) != seen:
                 await self._run(hook, request)
 
     async def _run(self, hook: Hook, request: AdmissionRequest) -> None:
@@ -126,21 +157,29 @@ class MutatingWebhooks(_Webhooks):
         try:
             operations = patch_of(response)
             if operations:
-                self._patch(request, row, operations)
+                await self._patch(request, row, operations)
         except BadAnswer as error:
             if hook.get("failurePolicy") != "Ignore":
                 raise _failed(hook, error) from error
         except ApiError as error:
             raise internal(error.message) from error
 
-    def _patch(self, request: AdmissionRequest, row: Resource, operations: list[Object]) -> None:
+    async def _patch(self, request: AdmissionRequest, row: Resource, operations: list[Object]) -> None:
         obj, stored = request.obj, self._stored(request.resource)
         assert obj is not None
         main = obj.get("kind") == stored.kind
-        given = convert(clone(obj), stored, row) if main else clone(obj)
+        given = await self._in_version(request, clone(obj), row)
+        assert given is not None
         changed = apply_json_patch(given, operations)
         if main:
-            changed = convert(changed, row, stored)
+            if stored.api_version != row.api_version:
+                changed = await self._convert(changed, row, stored)
+            if not stored.custom:
+                # The next one is to see a whole object.
+                schema = schema_for(stored)
+                check_types(changed, schema)
+                prune(changed, schema)
+                apply_defaults(stored, changed)
         obj.clear()
         obj.update(changed)
         request.patched = True
@@ -153,7 +192,7 @@ class ValidatingWebhooks(_Webhooks):
         hooks = self._all()
         if not hooks or exempt(request):
             return
-        concerned = [(hook, row) for hook in hooks if (row := self._concerned(request, hook)) is not None]
+        concerned = [(hook, row) for _, hook in hooks if (row := self._concerned(request, hook)) is not None]
         if not concerned:
             return
         answers = await asyncio.gather(*(self._ask(hook, request, row) for hook, row in concerned), return_exceptions=True)
@@ -163,4 +202,5 @@ class ValidatingWebhooks(_Webhooks):
 
 
 def _failed(hook: Hook, error: Exception) -> ApiError:
-    return internal(f"failed calling webhook {json.dumps(hook['name'])}: failed to call webhook: {error}")
+    what = "received invalid webhook response" if isinstance(error, BadAnswer) else "failed to call webhook"
+    return internal(f"failed calling webhook {json.dumps(hook['name'])}: {what}: {error}")
