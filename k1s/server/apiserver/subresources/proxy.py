@@ -1,7 +1,7 @@
 """pods/proxy, services/proxy and nodes/proxy: any HTTP request handed on to what the object stands for.
 
 Owns: the address forms `[scheme:]name[:port]` and the target of each. Called by: apiserver/registry.
-Never does: rewrite bodies. Source: registry/core/{pod,service,node}: ResourceLocation and ProxyREST.
+Never does: look into bodies (rewrite.py does). Source: registry/core/{pod,service,node}: ResourceLocation and ProxyREST.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from urllib.parse import quote, unquote
 
 from k1s.api import errors
 from k1s.api.catalog import builtin
-from k1s.base.http import Answer, Request, Response
+from k1s.base.http import Answer, Request, Response, Stream
 from k1s.client.interface import Informer, InformerFactory
 from k1s.server.apiserver.attributes import RequestInfo
 from k1s.server.apiserver.forward import Target, forward
 from k1s.server.apiserver.kubelet_proxy import KubeletProxy
+from k1s.server.apiserver.rewrite import Links
 
 Object = Mapping[str, Any]
 
@@ -100,9 +101,11 @@ class ObjectProxy:
             ("X-Forwarded-Proto", "https"),
             ("X-Forwarded-For", request.remote),
         )
-        return await forward(
+        answer = await forward(
             request, Target(address, port, path, _unverified() if scheme == "https" else None, headers=forwarded)
         )
+        hosts = (f"{address}:{port}", request.headers.get("Host", ""))
+        return Links(quote(prefix), hosts).answer(answer) if isinstance(answer, Stream) else answer
 
 
 def _target_path(request: Request, info: RequestInfo) -> str:
