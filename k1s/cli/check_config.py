@@ -1,12 +1,11 @@
 """`k1s check-config`: what this host lacks for running k1s, each with the way to mend it.
 
-Owns: the checks of kernel, cgroups and programs. Called by: cli/main, and cli/agent at start (required ones only).
-Never does: change the host.
+Owns: the checks of kernel, cgroups and programs; those of the pod network are net/check's. Called by: cli/main, and cli/agent at
+start (required ones only). Never does: change the host.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k1s.base.process import ProgramMissing, bundled_file, find_binary
+
+CONFIG_FILE = Path("/etc/k1s/config.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,18 @@ class Finding:
 
 
 def run(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="k1s check-config", description="Say what this host lacks for running k1s.")
-    parser.parse_args(words[1:])
-    findings = list(check())
+    from k1s.agent.config import AgentConfig
+    from k1s.base.config import load_all
+    from k1s.server.config import ServerConfig
+
+    _, agent = load_all(
+        (ServerConfig, AgentConfig),
+        words[1:],
+        program="k1s check-config",
+        description="Say what this host lacks for running k1s. Takes the flags and the config file of the server.",
+        config_file=CONFIG_FILE,
+    )
+    findings = [*check(), *_network(agent.resolv_conf)]
     for finding in findings:
         mark = "ok     " if finding.passed else ("MISSING" if finding.required else "warning")
         print(f"{mark}  {finding.name}" + (f": {finding.remedy}" if finding.remedy else ""))
@@ -57,6 +67,18 @@ def check() -> Iterator[Finding]:
     yield from _cgroups()
     yield from _kernel()
     yield _capability()
+
+
+def _network(resolv_conf: str) -> Iterator[Finding]:
+    """What would keep pods from reaching others or names; told, not required: it may be meant so."""
+    if os.geteuid() != 0:
+        return  # cannot be asked, and is told above
+    from k1s.net.check import problems
+
+    found = problems(resolv_conf)
+    yield from (Finding("pod network", False, problem) for problem in found)
+    if not found:
+        yield Finding("pod network", False)
 
 
 def _python() -> Finding:
