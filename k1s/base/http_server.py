@@ -271,6 +271,8 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     protocol: Any = wire._protocol
     transport = protocol.transport
     if transport is None:
+        # Nobody will ever iterate over it: what it holds (a watch's place in its cache) is given back here.
+        await _close(answer.chunks)
         return _Sent(False, answer.status)
     assert isinstance(wire, _Request)
     chunked = wire.version >= (1, 1)
@@ -298,9 +300,7 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
         log.debug("stream to %s was cut", protocol.remote)
     finally:
         wire.stream_task = None
-        close = getattr(answer.chunks, "aclose", None)
-        if close is not None:
-            await close()
+        await _close(answer.chunks)
         if not finished and protocol.transport is not None:
             protocol.transport.close()
     if not finished:
@@ -308,6 +308,12 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     if chunked:
         transport.write(b"0\r\n\r\n")
     return _Sent(keep_alive, answer.status)
+
+
+async def _close(chunks: AsyncIterator[bytes]) -> None:
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _serve_websocket(wire: web.BaseRequest, answer: WebSocketUpgrade) -> Any:

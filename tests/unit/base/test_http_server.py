@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -159,3 +160,22 @@ async def test_an_ordinary_request_goes_on_when_its_client_leaves(serve) -> None
     await asyncio.sleep(0.05)
     release.set()
     await asyncio.wait_for(finished.wait(), 2)
+
+
+async def test_a_stream_whose_client_left_before_it_began_gives_back_what_it_holds() -> None:
+    class Watch:
+        closed = False
+
+        def __aiter__(self) -> Watch:
+            return self
+
+        async def __anext__(self) -> bytes:
+            raise AssertionError("nobody listens")
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    watch = Watch()
+    wire = SimpleNamespace(_protocol=SimpleNamespace(transport=None))
+    await http_server._send(wire, Stream(watch))  # type: ignore[arg-type]
+    assert watch.closed
