@@ -1,7 +1,8 @@
 """A local cache of a resource, kept current by list and watch.
 
 Owns: WatchInformers (implements interface.InformerFactory): one shared WatchInformer per (resource, namespace, field
-selector), and its reflector: list, watch, go on from the last version when a watch ends, list again after 410.
+selector), and its reflector: list, watch, go on from the last version when a watch ends, list again after 410, or
+when the server is behind what we have seen.
 Called by: the agent, addons, tests; inside the server the watch cache gives the same protocol without a second copy.
 Never does: poll, write. A server that cannot be reached is tried again for ever, with growing delays.
 """
@@ -86,7 +87,7 @@ class WatchInformer:
                     await self._relist()
                 await self._follow()
             except ApiError as error:
-                if error.code == 410:
+                if error.code == 410 or _ahead(error):
                     log.debug("%s: version %s is gone, listing again", self._resource.qualified, self._version)
                     self._version = ""
                 else:
@@ -133,6 +134,12 @@ class WatchInformer:
         if self._trim:
             obj["metadata"].pop("managedFields", None)
         return obj
+
+
+def _ahead(error: ApiError) -> bool:
+    """We have seen versions that the server has not: its database was put back to an older state."""
+    causes = (error.details or {}).get("causes") or []
+    return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
 
 
 class WatchInformers:

@@ -240,7 +240,10 @@ class HttpTransport:
 
 
 def _reason(error: BaseException) -> str:
-    return "timed out" if isinstance(error, (TimeoutError, asyncio.TimeoutError)) else str(error) or type(error).__name__
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return "timed out"
+    # aiohttp's own text of a failed connection names the context object's address.
+    return str(getattr(error, "os_error", None) or error) or type(error).__name__
 
 
 class LocalTransport:

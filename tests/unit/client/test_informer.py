@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from k1s.api.catalog import builtin
-from k1s.api.errors import service_unavailable
+from k1s.api.errors import ApiError, service_unavailable
 from k1s.base.clock import VirtualClock
 from k1s.client.informer import WatchInformers
 from k1s.client.interface import Informer
@@ -98,6 +98,27 @@ async def test_lists_again_after_410_and_tells_only_what_changed(server) -> None
         for _ in range(3):
             await clock.advance(5)
         assert seen[2:] == [("add", "new"), ("del", "gone")]
+        assert [r.param("resourceVersion") for r in server.requests if not r.param("watch")] == ["0", ""]
+
+
+async def test_lists_again_when_the_server_was_put_back_to_an_older_state(server) -> None:
+    clock = VirtualClock()
+    server.put("gone")
+    async with running(server, clock) as informer:
+        seen = recorder(informer)
+        await until(lambda: bool(server.watchers))
+        watchers, server.watchers = server.watchers, []
+        server.drop("gone")
+        server.watchers = watchers
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        server.answers = [
+            server.status(ApiError(504, "Timeout", "Too large resource version: 9, current: 1", {"causes": [cause]}))
+        ]
+        server.break_watches()
+        await until(lambda: server.closed_streams == 1)
+        for _ in range(3):
+            await clock.advance(5)
+        assert seen[1:] == [("del", "gone")]
         assert [r.param("resourceVersion") for r in server.requests if not r.param("watch")] == ["0", ""]
 
 
