@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from k1s.api.cel.optional import Optional, unwrapped
+from k1s.api.cel.syntax import Node, tree
 
 _MAX_EXPRESSION = 16 * 1024
 _BUDGET = "Iteration budget exceeded"
@@ -43,12 +44,18 @@ class CostExceeded(EvaluationError):
 class Program:
     """A compiled expression. Stateless: one is shared by all who wrote the same text over the same variables."""
 
-    __slots__ = ("_compiled", "_optionals", "expression", "result")
+    __slots__ = ("_compiled", "_optionals", "_prefix", "expression", "result")
 
-    def __init__(self, expression: str, compiled: Any, optionals: frozenset[str]) -> None:
-        self.expression, self._compiled, self._optionals = expression, compiled, optionals
+    def __init__(self, expression: str, compiled: Any, optionals: frozenset[str], prefix: int) -> None:
+        self.expression, self._compiled, self._optionals, self._prefix = expression, compiled, optionals, prefix
         # The type that the checker found: "BOOL", "STRING", "DYN", ...
         self.result: str = compiled.return_type().name()
+
+    def syntax(self) -> Node:
+        """The checked syntax tree, positions counted in `expression`."""
+        node = tree(self._compiled.serialize())
+        _shift(node, -self._prefix)
+        return node
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
         """The value as plain Python. Raises EvaluationError."""
@@ -84,7 +91,7 @@ def _compiled(expression: str, variables: frozenset[str], optionals: frozenset[s
         # The runtime takes no optional values from outside, but makes one of a list that may be empty.
         text = f"[{name}[?0]].map({name}, ({text}\n))[0]"
     try:
-        return Program(expression, _environment(variables | optionals).compile(text), optionals)
+        return Program(expression, _environment(variables | optionals).compile(text), optionals, text.index(expression))
     except (RuntimeError, ValueError) as error:
         text = _DOTTED.sub(r"undeclared reference to '\1'", _without_code(str(error)))
         raise CompileError(f"compilation failed: {text}") from None
@@ -100,6 +107,23 @@ def _environment(variables: frozenset[str]) -> Any:
     # The other extensions (math, encoders, bindings) are not Kubernetes', and each takes 2 to 3 MB.
     extensions = [ext_strings.ExtStrings(), ext_optional.ExtOptional(), extension(cel)]
     return cel.NewEnv(variables=dict.fromkeys(sorted(variables), cel.Type.DYN), extensions=extensions)
+
+
+def _shift(node: Node, by: int) -> None:
+    node.offset += by if node.offset >= 0 else 0
+    for child in node.children:
+        _shift(child, by)
+
+
+def pointed(expression: str, offset: int, message: str) -> str:
+    """An error of compilation that points into the expression."""
+    offset = max(0, min(offset, len(expression)))
+    line = expression.count("\n", 0, offset)
+    column = offset - (expression.rfind("\n", 0, offset) + 1)
+    return (
+        f"compilation failed: ERROR: <input>:{line + 1}:{column + 1}: {message}\n | {expression.splitlines()[line]}"
+        f"\n | {'.' * column}^"
+    )
 
 
 def uses(expression: str, variable: str, others: frozenset[str] | set[str]) -> bool:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from k1s.api.cel.program import CompileError, Program, compile_expression, uses
-from k1s.api.errors import FieldError, invalid_value, not_supported, required
+from k1s.api.cel.program import CompileError, Program, compile_expression, pointed, uses
+from k1s.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
+from k1s.api.validation.rule_types import UndefinedField, check_types
 
 RULES = "x-kubernetes-validations"
 _SELF = frozenset({"self"})
@@ -119,15 +120,24 @@ def field_path(text: str) -> str:
 # What is wrong with the rules of one schema node
 
 
-def check_rules(at: str, schema: Object, uncorrelated: str) -> Iterator[FieldError]:
-    """`uncorrelated`: the list above whose items cannot be told apart, so that there is no oldSelf; or empty."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a schema a node is. `uncorrelated`: the path of the list above whose items cannot be told apart, so that there
+    is no oldSelf; or empty. `cardinality`: how often its value may occur in one object, None if no schema says so."""
+
+    root: bool = False
+    uncorrelated: str = ""
+    cardinality: float | None = 1.0
+
+
+def check_rules(at: str, schema: Object, place: Place) -> Iterator[FieldError]:
     for index, raw in enumerate(schema.get(RULES) or ()):
         where = f"{at}.{RULES}[{index}]"
         if not (raw.get("rule") or "").strip():
             yield required(f"{where}.rule", "rule is not specified")
             continue
         yield from _check_texts(where, raw, schema)
-        yield from _check_rule(where, raw, uncorrelated)
+        yield from _check_rule(where, raw, schema, place)
 
 
 def _check_texts(where: str, raw: Object, schema: Object) -> Iterator[FieldError]:
@@ -163,23 +173,37 @@ def _leads_somewhere(path: str, schema: Object) -> bool:
     return True
 
 
-def _check_rule(where: str, raw: Object, uncorrelated: str) -> Iterator[FieldError]:
+def _check_rule(where: str, raw: Object, schema: Object, place: Place) -> Iterator[FieldError]:
     try:
         program, transition = _programs(raw)
+        cost = _costs(program, raw, schema, place)
     except CompileError as error:
         yield invalid_value(f"{where}.rule", raw, str(error))
         return
+    if cost:
+        yield forbidden_field(f"{where}.rule", cost)
     if program.result not in ("BOOL", "DYN"):
         yield invalid_value(f"{where}.rule", raw, "compilation failed: cel expression must evaluate to a bool")
-    if transition and uncorrelated:
-        text = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelated}"
+    if transition and place.uncorrelated:
+        text = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {place.uncorrelated}"
         yield invalid_value(f"{where}.rule", raw["rule"], text)
     if raw.get("optionalOldSelf") and not transition:
         yield invalid_value(f"{where}.optionalOldSelf", True, "may not be set if oldSelf is not used in rule")
     try:
         message = _message_program(raw)
+        if message is not None:
+            _costs(message, raw, schema, place)
     except CompileError as error:
         yield invalid_value(f"{where}.messageExpression", raw, f"messageExpression {error}")
         return
     if message is not None and message.result not in ("STRING", "DYN"):
         yield invalid_value(f"{where}.messageExpression", raw, "messageExpression must evaluate to a string")
+
+
+def _costs(program: Program, raw: Object, schema: Object, place: Place) -> str:
+    """Why it would cost too much, or nothing. Raises CompileError for fields that the schema has not."""
+    variables = ("self",) if raw.get("optionalOldSelf") else ("self", "oldSelf")
+    try:
+        return check_types(program.syntax(), schema, variables, root=place.root, cardinality=place.cardinality)
+    except UndefinedField as error:
+        raise CompileError(pointed(program.expression, error.offset, str(error))) from None

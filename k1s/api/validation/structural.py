@@ -10,7 +10,8 @@ from typing import Any
 from k1s.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.custom_resource import validate_schema
-from k1s.api.validation.rule_tree import check_rules
+from k1s.api.validation.rule_tree import Place, check_rules
+from k1s.api.validation.rule_types import limit
 from k1s.api.validation.rules import Errors
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -23,11 +24,10 @@ _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 def structural(errs: Errors, at: str, schema: Object) -> None:
     """Check the openAPIV3Schema of a version; `at` is its path."""
-    _node(errs, at, schema, "at the root")
+    _node(errs, at, schema, "at the root", Place(root=True))
 
 
-def _node(errs: Errors, at: str, schema: Object, where: str, uncorrelated: str = "") -> None:
-    """`uncorrelated`: the path of the list above, if it has one whose items cannot be told apart."""
+def _node(errs: Errors, at: str, schema: Object, where: str, place: Place) -> None:
     kind = schema.get("type")
     if not kind:
         if not schema.get(_INT_OR_STRING) and not schema.get(_PRESERVE):
@@ -43,8 +43,8 @@ def _node(errs: Errors, at: str, schema: Object, where: str, uncorrelated: str =
         text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         errs.append(forbidden_field(f"{at}.uniqueItems", text))
     _extensions(errs, at, schema)
-    errs.extend(check_rules(at, schema, uncorrelated))
-    _children(errs, at, schema, uncorrelated)
+    errs.extend(check_rules(at, schema, place))
+    _children(errs, at, schema, place)
     _value_rules(errs, at, schema)
     _default(errs, at, schema)
 
@@ -91,12 +91,14 @@ def _map_keys(errs: Errors, at: str, schema: Object, list_type: Any) -> None:
             errs.append(required(f"{at}.items.properties[{key}].default", text))
 
 
-def _children(errs: Errors, at: str, schema: Object, uncorrelated: str) -> None:
-    if schema.get("x-kubernetes-map-type") == "atomic":
-        uncorrelated = uncorrelated or at
+def _children(errs: Errors, at: str, schema: Object, place: Place) -> None:
+    apart = place.uncorrelated or (at if schema.get("x-kubernetes-map-type") == "atomic" else "")
+    inside = Place(False, apart, place.cardinality)
+    own = limit(schema)
+    many = Place(False, apart, place.cardinality * own if place.cardinality is not None and own is not None else None)
     for key, child in (schema.get("properties") or {}).items():
         if not (at.endswith("openAPIV3Schema") and key == "metadata"):
-            _node(errs, f"{at}.properties[{key}]", child or {}, "for specified object fields", uncorrelated)
+            _node(errs, f"{at}.properties[{key}]", child or {}, "for specified object fields", inside)
     more = schema.get("additionalProperties")
     if more is False:
         errs.append(forbidden_field(f"{at}.additionalProperties", "additionalProperties cannot be set to false"))
@@ -104,11 +106,12 @@ def _children(errs: Errors, at: str, schema: Object, uncorrelated: str) -> None:
         if schema.get("properties"):
             text = "additionalProperties and properties are mutual exclusive"
             errs.append(forbidden_field(f"{at}.additionalProperties", text))
-        _node(errs, f"{at}.additionalProperties", more, "for specified object fields", uncorrelated)
+        _node(errs, f"{at}.additionalProperties", more, "for specified object fields", many)
     items = schema.get("items")
     if isinstance(items, dict):
         keyed = schema.get("x-kubernetes-list-type") == "map"
-        _node(errs, f"{at}.items", items, "for specified array items", uncorrelated or ("" if keyed else at))
+        apart = apart or ("" if keyed else at)
+        _node(errs, f"{at}.items", items, "for specified array items", Place(False, apart, many.cardinality))
     elif isinstance(items, list):
         errs.append(forbidden_field(f"{at}.items", "items must be a schema object and not an array"))
     elif schema.get("type") == "array":

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from k1s.api.errors import FieldError
 from k1s.api.validation.custom_rules import validate_rules
-from k1s.api.validation.rule_tree import compile_rules
+from k1s.api.validation.rule_tree import Place, check_rules, compile_rules
+from k1s.api.validation.structural import structural
 from tests.unit.apiserver.conftest import Api
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -236,3 +238,74 @@ def test_a_list_cannot_cost_more_than_the_budget() -> None:
     schema = {"type": "array", "items": {"type": "integer", "x-kubernetes-validations": rules("self > 0")}}
     (said,) = check(schema, [1] * 20_001)
     assert said.startswith("v[20000]: 'operation cancelled: actual cost limit exceeded'")
+
+
+NESTED: Object = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "few": {"type": "array", "maxItems": 100, "items": {"type": "object", "properties": {"a-b": {"type": "integer"}}}},
+        "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"x": {"type": "integer"}}}},
+        "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    },
+}
+
+
+def faults(rule: str, **more: Any) -> list[str]:
+    schema = {**NESTED, "x-kubernetes-validations": [{"rule": rule, **more}]}
+    return [e.detail for e in check_rules("at", schema, Place(root=True))]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "self.n > 1 && self.any.what.ever == 1 && self.metadata.name != '' && self.kind == 'X'",
+        "self.few.all(f, f.a__dash__b > 1) && self.few.filter(f, f.a__dash__b > 1).map(f, f.a__dash__b).exists(n, n > 1)",
+        "self.map.all(k, self.map[k].x > 1) && self.map.foo.x == 1 && self.?n.orValue(1) == 1",
+        "has(self.n) && oldSelf.n == self.n && self.few[0].a__dash__b == 1",
+        "self.few.all(f, self.few.all(g, f == g))",
+        "self.tags.all(t, t.startsWith('a'))",
+    ],
+)
+def test_rules_that_fit_their_schema(rule: str) -> None:
+    assert faults(rule) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            "self.n > 1 && self.typo > 1",
+            "<input>:1:19: undefined field 'typo'\n | self.n > 1 && self.typo > 1\n | ..................^",
+        ),
+        ("has(self.typo)", "undefined field 'typo'"),
+        ("self.few.all(f, f.typo > 1)", "undefined field 'typo'"),
+        ("self.few.filter(f, true)[0].typo > 1", "undefined field 'typo'"),
+        ("self.map['a'].typo == 1", "undefined field 'typo'"),
+        ("self.?typo.hasValue()", "undefined field 'typo'"),
+        ("oldSelf.typo == 1", "undefined field 'typo'"),
+        ("self.metadata.labels.a == 'b'", "undefined field 'labels'"),
+        ("self.n.x == 1", "type 'int' does not support field selection"),
+        ("self.tags.all(t, self.tags.all(u, t == u))", "estimated rule cost exceeds budget by factor of more than 100x"),
+    ],
+)
+def test_rules_that_do_not(rule: str, words: str) -> None:
+    (fault,) = faults(rule)
+    assert words in fault
+
+
+def test_messages_are_held_against_the_schema_too() -> None:
+    (fault,) = faults("self.n > 1", messageExpression="'n is ' + string(self.m)")
+    assert "undefined field 'm'" in fault
+
+
+def test_a_rule_in_a_list_in_a_list_is_fine_without_loops() -> None:
+    leaf = {"type": "integer", "x-kubernetes-validations": rules("self > 0")}
+    schema: Object = {"type": "array", "items": {"type": "array", "items": leaf}}
+    errs: list[FieldError] = []
+    structural(errs, "at", {"type": "object", "properties": {"v": schema}})
+    assert errs == []
+    leaf["x-kubernetes-validations"] = rules("[1, 2, 3, 4, 5, 6, 7, 8, 9].all(x, x > self)")
+    structural(errs, "at", {"type": "object", "properties": {"v": schema}})
+    assert [e.type for e in errs] == ["FieldValueForbidden"]
