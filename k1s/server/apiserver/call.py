@@ -103,6 +103,16 @@ class Call:
         found: dict[str, str] = self.request.context.setdefault("annotations", {})
         return found
 
+    def options_object(self, kind: str) -> Object:
+        """The request's options as admission sees them: CreateOptions, UpdateOptions."""
+        out: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+        if self.dry_run:
+            out["dryRun"] = ["All"]
+        for name in ("fieldManager", "fieldValidation"):
+            if self.request.param(name):
+                out[name] = self.request.param(name)
+        return out
+
     async def may_create(self) -> None:
         """A PUT or apply that turns out to create needs the right to create, too. Raises ApiError 403."""
         await self.server.authorizer.authorize(self.user, replace(self.info, verb="create"))

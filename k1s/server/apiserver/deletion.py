@@ -57,6 +57,19 @@ class DeleteOptions:
         options.check(obj.get("dryRun") or [])
         return options
 
+    def as_object(self) -> Object:
+        """As admission sees them."""
+        out: Object = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        pre = {"uid": self.uid, "resourceVersion": self.resource_version}
+        given = {
+            "gracePeriodSeconds": self.grace,
+            "propagationPolicy": self.policy or None,
+            "orphanDependents": self.orphan,
+            "preconditions": {key: value for key, value in pre.items() if value} or None,
+            "dryRun": ["All"] if self.dry_run else None,
+        }
+        return out | {key: value for key, value in given.items() if value is not None}
+
     def check(self, dry_run: list[str]) -> None:
         errors: list[FieldError] = []
         if self.policy and self.orphan is not None:

@@ -50,12 +50,13 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
         raise bad_request("resourceVersion should not be set on objects to be created")
     _place(call, meta)
     strategy.normalize(obj)
+    _complete_asked(call, obj)
     obj = await server.convert(obj, call.resource, stored)
     _default(call, obj)
     admission = AdmissionRequest(
         "CREATE", call.resource, call.subresource, call.namespace, meta.get("name") or "", obj, None, call.user, call.dry_run
     )
-    admission.annotations = call.annotations
+    admission.annotations, admission.options = call.annotations, call.options_object("CreateOptions")
     if server.admission is not None:
         await server.admission.mutate(admission)
         _after_patch(call, admission, obj)
@@ -203,12 +204,13 @@ async def _changed(
     check_place(call, wanted["metadata"])
     _check_preconditions(call, strategy, wanted["metadata"], entry)
     strategy.normalize(wanted)
+    _complete_asked(call, wanted)
     obj = await server.convert(wanted, call.resource, stored)
     _default(call, obj)
     admission = AdmissionRequest(
         "UPDATE", call.resource, call.subresource, call.namespace, call.name, obj, old, call.user, call.dry_run
     )
-    admission.annotations = call.annotations
+    admission.annotations, admission.options = call.annotations, call.options_object("UpdateOptions")
     if view is not None:
         admission.obj, admission.old = view.of(obj), view.of(old)
     if server.admission is not None:
@@ -247,6 +249,16 @@ def _default(call: Call, obj: Object) -> None:
         call.server.custom.default(call.stored, obj)
     else:
         apply_defaults(call.stored, obj)
+
+
+def _complete_asked(call: Call, obj: Object) -> None:
+    """A custom resource in another version than the stored one has defaults and rules of its own. Raises ApiError 422."""
+    resource = call.resource
+    if resource.custom and resource.api_version != call.stored.api_version:
+        call.server.custom.default(resource, obj)
+        errors = call.server.custom.faults(resource, obj)
+        if errors:
+            raise invalid(resource.kind, resource.group, obj["metadata"].get("name") or "", errors)
 
 
 def _after_patch(call: Call, admission: AdmissionRequest, obj: Object) -> None:

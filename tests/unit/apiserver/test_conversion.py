@@ -13,8 +13,15 @@ import pytest
 
 from k1s.api.clone import clone
 from k1s.base.http import Answer, Request
+from k1s.client.rest import RestClient
+from k1s.client.transport import LocalTransport
+from k1s.server.apiserver.admission.chain import build
+from k1s.server.apiserver.authz.app import Authorizer
+from k1s.server.apiserver.authz.node import NodeAuthorizer
+from k1s.server.apiserver.authz.rbac import RbacAuthorizer
+from k1s.server.defaults.rbac import node_rules
 from k1s.storage.interface import Origin
-from tests.unit.apiserver.conftest import Api, running
+from tests.unit.apiserver.conftest import ADMIN, Api, running
 from tests.unit.apiserver.extension_server import ExtensionServer, extension_server, json_response, put_endpoints, service
 
 Object = dict[str, Any]
@@ -244,3 +251,52 @@ async def test_without_a_webhook_only_the_version_changes(tmp_path: Path) -> Non
         shown = await api.ok("GET", f"{V2}/a")
         assert (shown["apiVersion"], shown["spec"]) == ("example.com/v2", {"size": 3})
         assert server.bodies == []
+
+
+async def test_each_version_has_its_own_schema(tmp_path: Path) -> None:
+    async with _converting(tmp_path) as (api, server):
+        crd = await api.ok("GET", f"{CRDS}/boxes.example.com")
+        length = crd["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["length"]
+        length.update(pattern="^[0-9]+cm$", default="4cm")
+        await api.ok("PUT", f"{CRDS}/boxes.example.com", crd)
+        box = {"apiVersion": "example.com/v2", "kind": "Box", "metadata": {"name": "a"}, "spec": {"length": "long"}}
+        refused = await api("POST", V2, box)
+        assert refused.status == 422 and "spec.length" in refused.json["message"] and server.bodies == []
+        assert (await api.ok("POST", V2, {**box, "spec": {}}))["spec"] == {"length": "4cm"}
+        assert (await api.ok("GET", f"{V1}/a"))["spec"] == {"size": 4}
+
+
+async def test_webhooks_see_the_version_they_ask_for(tmp_path: Path) -> None:
+    asked: list[Object] = []
+
+    def answer(review: Object) -> Object:
+        if review["kind"] == "ConversionReview":
+            return _answer(review)
+        asked.append(review["request"])
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        return {"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response}
+
+    async with _converting(tmp_path, answer) as (api, server):
+        client = RestClient(LocalTransport(api.server.handle, ADMIN), "test", clock=api.clock)
+        informers = api.server.informers
+        authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, node_rules()))
+        await api.ok("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+        api.server.admission = build(client, informers, authorizer, api.server.catalog, api.server.convert)
+        rule = {"operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["boxes"]}
+        hook = {
+            "name": "v.example.com",
+            "clientConfig": {"url": server.url("/v"), "caBundle": server.ca_bundle},
+            "rules": [rule],
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+        configuration = {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "v"},
+            "webhooks": [hook],
+        }
+        await api.ok("POST", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", configuration)
+        await api.ok("POST", V1, _box("a"))
+        assert asked[0]["object"]["spec"] == {"length": "3cm"} and asked[0]["kind"]["version"] == "v2"
+        assert asked[0]["requestKind"]["version"] == "v1"

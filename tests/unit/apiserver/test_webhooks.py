@@ -32,7 +32,7 @@ async def test_a_review_says_all_there_is_to_say(hooks: Hooks) -> None:
     obj = asked.pop("object")
     assert obj["kind"] == "ConfigMap" and obj["data"] == {"x": "1"} and obj["metadata"]["namespace"] == "default"
     options = asked.pop("options")
-    assert options["kind"] == "CreateOptions" and options["dryRun"] == ["All"]
+    assert options == {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"], "fieldManager": "me"}
     kind = {"group": "", "version": "v1", "kind": "ConfigMap"}
     resource = {"group": "", "version": "v1", "resource": "configmaps"}
     assert asked == {
@@ -56,8 +56,10 @@ async def test_updates_and_deletions_bring_the_old_object(hooks: Hooks) -> None:
     await hooks.api.ok("PATCH", f"{CMS}/a", {"data": {"x": "2"}}, type=MERGE)
     asked = hooks.asked()
     assert asked["operation"] == "UPDATE" and (asked["object"]["data"], asked["oldObject"]["data"]) == ({"x": "2"}, {"x": "1"})
-    await hooks.api.ok("DELETE", f"{CMS}/a")
+    await hooks.api.ok("DELETE", f"{CMS}/a?propagationPolicy=Foreground&gracePeriodSeconds=0")
     asked = hooks.asked()
+    options = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+    assert asked["options"] == {**options, "propagationPolicy": "Foreground", "gracePeriodSeconds": 0}
     assert asked["operation"] == "DELETE" and asked["object"] is None and asked["oldObject"]["data"] == {"x": "2"}
 
 

@@ -79,7 +79,7 @@ async def _admit(call: Call, entry: Entry, options: DeleteOptions) -> None:
     step = AdmissionRequest(
         "DELETE", call.resource, None, entry.namespace, entry.name, None, entry.obj(), call.user, options.dry_run
     )
-    step.annotations = call.annotations
+    step.annotations, step.options = call.annotations, options.as_object()
     await admission.mutate(step)
     await admission.validate(step)
     call.warnings += step.warnings

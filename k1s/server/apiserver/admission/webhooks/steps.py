@@ -124,7 +124,7 @@ class _Webhooks(Step):
     async def _in_version(self, request: AdmissionRequest, obj: Object | None, row: Resource) -> Object | None:
         # What a subresource takes (a Scale, an Eviction) has one version only.
         stored = self._stored(request.resource)
-        if obj is None or obj.get("kind") != stored.kind or stored.api_version == row.api_version:
+        if obj is None or obj.get("kind") != stored.kind or obj.get("apiVersion") == row.api_version:
             return obj
         return await self._convert(obj, stored, row)
 
