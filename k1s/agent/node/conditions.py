@@ -1,8 +1,8 @@
 """The Node's status, told when it changes and at least every five minutes.
 
 Owns: when to look and when to write. Called by: app.py as a part. Never does: compute it (info.py).
-Wakes: a part's readiness changes, images come in, others change extended resources, the lease's tick finds pressure or runtime
-changed, five minutes are over.
+Wakes: a part's readiness changes, images come in, others change extended resources, the server took us for dead (Unknown), the
+lease's tick finds pressure or runtime changed, five minutes are over.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from k1s.agent.context import AgentContext
 from k1s.agent.node import info
 from k1s.agent.node.info import Pressure
 from k1s.agent.pods.model import Object
+from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
@@ -49,15 +50,28 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     told: Object = {}
     failures = 0
     changed, beat = asyncio.Event(), asyncio.Event()
+    overruled = False
+
+    def seen(old: Object | None, new: Object | None) -> None:
+        nonlocal overruled
+        if new is None:
+            return
+        # We never say Unknown: the node controller does when it has not heard of us for a while.
+        if any(condition.get("status") == "Unknown" for condition in meta.conditions(new)):
+            overruled = True
+            changed.set()
+        elif info.extended(new.get("status") or {}):
+            changed.set()
+
     agent.readiness_handlers.append(changed.set)
     agent.heartbeat_handlers.append(beat.set)
     agent.images.on_appeared(changed.set)
-    agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}").add_handler(
-        lambda old, new: changed.set() if new is not None and info.extended(new.get("status") or {}) else None
-    )
+    agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}").add_handler(seen)
     await _settle(agent, changed)
     while True:
         changed.clear()
+        if overruled:
+            told, overruled = {}, False
         health = await _look(agent)
         try:
             told = await _tell(agent, told, health)

@@ -16,12 +16,14 @@ from k1s.agent.context import AgentContext
 from k1s.agent.node import conditions, images, lease, register
 from k1s.agent.pods import manager
 from k1s.agent.pods.report import StatusReporter
+from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.clock import REAL_CLOCK, VirtualClock
 from k1s.base.tasks import Supervisor
 from k1s.client.events import EventRecorder
 from k1s.client.informer import WatchInformers
+from k1s.client.interface import STRATEGIC_MERGE_PATCH
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
 from k1s.cri.errors import Unavailable
@@ -204,6 +206,30 @@ async def test_node_says_what_is_wrong_and_when_it_is_over(tmp_path: Path) -> No
         agent.set_ready("network")
         last = await condition(client, "kubelet is posting ready status")
         assert last["status"] == "True" and last["lastTransitionTime"] >= first["lastTransitionTime"]
+    await runtime.close()
+
+
+async def test_a_node_that_was_taken_for_dead_speaks_up_for_itself_and_its_pods(tmp_path: Path) -> None:
+    """What node lifecycle does to a node that was silent: it must end when the node is heard again, not at the next report."""
+    runtime = FakeRuntime()
+    async with api() as client, node(client, runtime, tmp_path):
+        await client.create(POD, pod("p"))
+        (running,) = await until(client, lambda ps: bool(ps) and ready(ps[0]), "ready")
+        false = {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"}]}
+        strategic: dict[str, Any] = {"content_type": STRATEGIC_MERGE_PATCH, "subresource": "status"}
+        for _ in range(2):  # more than once: the second time the agent has told before
+            await client.patch(POD, "p", "default", {"status": false}, **strategic)
+            await until(client, lambda ps: ready(ps[0]), "ready again")
+            unknown = {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}
+            await client.patch(NODE, NAME, "", {"status": unknown}, **strategic)
+            for _ in range(200):
+                found = meta.condition(await client.get(NODE, NAME), "Ready") or {}
+                if found["status"] == "True":
+                    break
+                await asyncio.sleep(0.02)
+            assert (found["status"], found["reason"]) == ("True", "KubeletReady")
+        (again,) = await client.list(POD, "default")
+        assert again["status"]["containerStatuses"] == running["status"]["containerStatuses"]
     await runtime.close()
 
 
