@@ -409,6 +409,7 @@ async def environment_and_volumes(bench: Lab) -> None:
     out = await bench.exec(obj, "sh", "-c", "echo $A $B $NODE $S_pw; cat /cm/k /sec/pw /down/labels /one/file; df /mem | tail -1")
     assert out.startswith(f'v1 v1-$(NONE)-$(A) {NAME} secret\nv1secretx="y"w'), out
     assert "tmpfs" in out and " 8192 " in out
+    assert bench.config.pods_dir.stat().st_mode & 0o007 == 0, "the host's other users could read the pods' secrets"
     await bench.client.patch(CONFIG_MAP, "cm", "default", {"data": {"k": "v2"}})
 
     async def changed() -> bool:

@@ -49,6 +49,10 @@ class PodManager:
 
     async def run(self, ready: Callable[[], None]) -> None:
         agent = self._agent
+        if not agent.pretend:
+            # The host's other users have no business in the pods' secrets, whose files are as open as the pod asks for.
+            agent.config.pods_dir.mkdir(parents=True, exist_ok=True)
+            agent.config.pods_dir.chmod(0o750)
         if agent.cgroups is not None:
             await asyncio.to_thread(agent.cgroups.ensure_hierarchy, milli_cpu=agent.machine.cpus * 1000)
         agent.objects.on_change(self._reference_changed)
