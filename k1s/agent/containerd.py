@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -123,8 +124,7 @@ class Containerd:
         ]
         environment["PATH"] = os.pathsep.join(part for part in search if part)
         self.paths.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.paths.log.exists() and self.paths.log.stat().st_size > _LOG_LIMIT:
-            os.replace(self.paths.log, self.paths.log.with_suffix(".log.1"))
+        bound_log(self.paths.log)
         with self.paths.log.open("ab") as output:
             return subprocess.Popen(
                 [self.binary, "--config", str(self.paths.config), "--log-level", "info"],
@@ -163,6 +163,13 @@ class Containerd:
             await self._clock.sleep(delay)
             delay = min(delay * 1.5, 0.2)
         return False
+
+
+def bound_log(log_file: Path) -> None:
+    """Move what the log holds to `.log.1` when it is too large. containerd goes on writing: it appends to the emptied file."""
+    if log_file.exists() and log_file.stat().st_size > _LOG_LIMIT:
+        shutil.copyfile(log_file, log_file.with_suffix(".log.1"))
+        os.truncate(log_file, 0)
 
 
 def _binary(config: AgentConfig) -> str:

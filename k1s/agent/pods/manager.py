@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from k1s.agent.containerd import ContainerdPaths, bound_log
 from k1s.agent.containers import logs
 from k1s.agent.context import AgentContext
 from k1s.agent.pods.model import POD_NAME, POD_NAMESPACE, POD_UID, Object, Observed, pod_ref, pod_uid
@@ -179,12 +180,18 @@ class PodManager:
             act(worker)
 
     async def _rotate_logs(self) -> None:
-        """At each heartbeat, one stat per running container."""
+        """At each heartbeat, one stat per running container, and one of the log of our own runtime."""
+        own = None if self._agent.config.container_runtime_endpoint else ContainerdPaths.of(self._agent.config).log
         tick = asyncio.Event()
         self._agent.heartbeat_handlers.append(tick.set)
         while not self._agent.pretend:
             await tick.wait()
             tick.clear()
+            if own is not None:
+                try:
+                    await asyncio.to_thread(bound_log, own)
+                except OSError as error:
+                    log.warning("%s: %s", own, error)
             for entry in self._agent.pods:
                 for container in logs.too_large(entry.observed.containers):
                     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from k1s.agent import containerd
 from k1s.agent.containers import logs
 from k1s.agent.resources.cgroups import CgroupLimits, Cgroups, shares, weight
 from k1s.agent.volumes import atomic_writer
@@ -113,3 +114,18 @@ async def test_log_rotation_keeps_five_files(tmp_path: Path) -> None:
     assert path.read_bytes() == b"kept"
     logs.remove_of(container)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runtimes_log_stays_small_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containerd, "_LOG_LIMIT", 10)
+    path = tmp_path / "containerd.log"
+    containerd.bound_log(path)
+    assert not path.exists()
+    with path.open("ab", buffering=0) as writer:  # as containerd holds it
+        writer.write(b"0123456789")
+        containerd.bound_log(path)
+        assert path.read_bytes() == b"0123456789"
+        writer.write(b"!")
+        containerd.bound_log(path)
+        writer.write(b"more")
+    assert path.read_bytes() == b"more" and path.with_suffix(".log.1").read_bytes() == b"0123456789!"
