@@ -72,13 +72,21 @@ class Wire:
         context.load_cert_chain(self.home / "server.pem", self.home / "server.key")
         listener = await http_server.listen(server.handle, host="127.0.0.1", port=0, tls=context)
         self.port = listener.port
+        await self.extend(server)
         self._started.set()
         try:
             await running
         except asyncio.CancelledError:
             running.cancel()
+        await self.retract()
         await listener.close(0.2)
         await store.close()
+
+    async def extend(self, server: ApiServer) -> None:
+        """More that is to run, in tests that need it."""
+
+    async def retract(self) -> None:
+        """The end of what `extend` began."""
 
     def start(self) -> None:
         self._thread.start()
