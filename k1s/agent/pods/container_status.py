@@ -49,6 +49,8 @@ def build(
         if "terminated" in state:
             last = state
         state = {"waiting": {"reason": wait.reason, **({"message": wait.message} if wait.message else {})}}
+    if "terminated" in state and (last.get("terminated") or {}).get("containerID") == state["terminated"]["containerID"]:
+        last = {}  # it was reported as the last one while a next was expected
     return _with_resources(
         container,
         {

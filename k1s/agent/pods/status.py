@@ -70,6 +70,9 @@ def build(
     phase = _phase(pod, statuses, over=over)
     if ending is not None and over:
         phase = ending.phase
+    if phase in ("Succeeded", "Failed") and any(c.state == "running" for c in observed.containers):
+        # Sidecars are still to be ended: a pod is over when nothing of it runs any more.
+        phase = "Running"
     # A phase never leaves Succeeded or Failed.
     if old.get("phase") in ("Succeeded", "Failed"):
         phase = old["phase"]
