@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from k1s.api.cel import addresses, authorizer, lists, named_formats, quantities, regexes, semvers, sets, urls
+from k1s.api.cel import addresses, authorizer, constructors, lists, named_formats, quantities, regexes, semvers, sets, urls
 
 # (name, member?, parameter types, result type, implementation); the receiver of a member is its first parameter.
 Function = tuple[str, bool, tuple[str, ...], str, Callable[..., Any]]
 
-_MODULES = (addresses, authorizer, lists, named_formats, quantities, regexes, semvers, sets, urls)
+_MODULES = (addresses, authorizer, constructors, lists, named_formats, quantities, regexes, semvers, sets, urls)
 
 
 def functions() -> Iterator[Function]:

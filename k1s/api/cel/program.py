@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from k1s.api.cel.constructors import plain
 from k1s.api.cel.optional import Optional, unwrapped
 from k1s.api.cel.syntax import Node, tree
 
@@ -86,12 +87,12 @@ def compile_expression(
 
 @lru_cache(maxsize=512)
 def _compiled(expression: str, variables: frozenset[str], optionals: frozenset[str]) -> Program:
-    text = expression
+    text = written = plain(expression)
     for name in sorted(optionals):
         # The runtime takes no optional values from outside, but makes one of a list that may be empty.
         text = f"[{name}[?0]].map({name}, ({text}\n))[0]"
     try:
-        return Program(expression, _environment(variables | optionals).compile(text), optionals, text.index(expression))
+        return Program(expression, _environment(variables | optionals).compile(text), optionals, text.index(written))
     except (RuntimeError, ValueError) as error:
         text = _DOTTED.sub(r"undeclared reference to '\1'", _without_code(str(error)))
         raise CompileError(f"compilation failed: {text}") from None

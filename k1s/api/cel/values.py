@@ -20,6 +20,8 @@ _LITERALS = ("true", "false", "null", "in", "as", "let", "if", "else", "for", "w
 _RESERVED = frozenset((*_LITERALS, "const", "function", "import", "package", "namespace", "var", "void"))
 _PARTS = re.compile(r"__|\.|-|/")
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
+_MEANT = {text: mark for mark, text in _ESCAPES.items()}
+_ESCAPED = re.compile("|".join(_MEANT))
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _METADATA = ("name", "generateName")
@@ -32,6 +34,13 @@ def escaped(name: str) -> str:
     if name in _RESERVED:
         return f"__{name}__"
     return _PARTS.sub(lambda match: _ESCAPES[match.group()], name)
+
+
+def unescaped(name: str) -> str:
+    """The property that a name in an expression stands for."""
+    if name.startswith("__") and name.endswith("__") and name[2:-2] in _RESERVED:
+        return name[2:-2]
+    return _ESCAPED.sub(lambda match: _MEANT[match.group()], name)
 
 
 def bound(value: Any, schema: Object, *, root: bool = False) -> Any:

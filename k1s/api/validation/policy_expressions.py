@@ -19,6 +19,11 @@ WEBHOOK = ADMISSION - {"params", "variables", "namespaceObject"}
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
 _BOOL = ("BOOL", "DYN")
 _STRING = ("STRING", "DYN")
+# By patch type: the field, the types that its expression may have, what is said of others.
+_PATCHES = {
+    "ApplyConfiguration": ("applyConfiguration", ("MAP", "DYN"), "must evaluate to Object"),
+    "JSONPatch": ("jsonPatch", ("LIST", "DYN"), "must evaluate to list(JSONPatch)"),
+}
 _TEXT = ("STRING", "NULL", "DYN")
 
 
@@ -43,7 +48,7 @@ def _compiles(
                 text = f"compilation failed: ERROR: <input>:1:{column}: undefined field '{name}'"
                 errs.append(invalid_value(at, expression, text))
                 return
-    if allowed and result not in allowed:
+    if allowed and result.partition("<")[0] not in allowed:
         errs.append(invalid_value(at, expression, says))
 
 
@@ -75,6 +80,8 @@ def policy(errs: Errors, spec: Object) -> None:
     conditions(errs, "spec.matchConditions", spec.get("matchConditions"), scope, known)
     for index, validation in enumerate(spec.get("validations") or ()):
         _validation(errs, f"spec.validations[{index}]", validation, scope, known)
+    for index, mutation in enumerate(spec.get("mutations") or ()):
+        _mutation(errs, f"spec.mutations[{index}]", mutation, scope, known)
     seen: set[str] = set()
     for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
         where, key = f"spec.auditAnnotations[{index}]", annotation.get("key") or ""
@@ -88,6 +95,22 @@ def policy(errs: Errors, spec: Object) -> None:
         else:
             says = "must evaluate to one of string null_type"
             _compiles(errs, f"{where}.valueExpression", expression, _TEXT, says, scope, known)
+
+
+def _mutation(errs: Errors, where: str, mutation: Object, scope: frozenset[str], known: list[str]) -> None:
+    kind = mutation.get("patchType")
+    one_of(errs, f"{where}.patchType", kind, ("ApplyConfiguration", "JSONPatch"), needed=True)
+    if kind not in _PATCHES:
+        return
+    key, allowed, says = _PATCHES[kind]
+    expression = (mutation.get(key) or {}).get("expression") or ""
+    if not expression.strip():
+        errs.append(required(f"{where}.{key}.expression", "expression is not specified"))
+    else:
+        _compiles(errs, f"{where}.{key}.expression", expression, allowed, says, scope, known)
+    for other in ("applyConfiguration", "jsonPatch"):
+        if other != key and mutation.get(other) is not None:
+            errs.append(invalid_value(f"{where}.{other}", "", f"must not be specified when patchType is {kind}"))
 
 
 def _variables(errs: Errors, spec: Object, scope: frozenset[str]) -> list[str]:

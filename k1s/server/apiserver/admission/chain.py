@@ -1,7 +1,6 @@
 """Every write's way through admission: the steps in upstream's order.
 
 Owns: AdmissionChain, the order. Called by: apiserver/writes, deletion, subresources. Never does: admit anything itself.
-MutatingAdmissionPolicies are not here: they would stand before the mutating webhooks.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from k1s.server.apiserver.admission.default_ingress_class import DefaultIngressC
 from k1s.server.apiserver.admission.default_storage_class import DefaultStorageClass
 from k1s.server.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from k1s.server.apiserver.admission.limit_ranger import LimitRanger
+from k1s.server.apiserver.admission.mutating_policies import MutatingPolicies
 from k1s.server.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from k1s.server.apiserver.admission.node_restriction import NodeRestriction
 from k1s.server.apiserver.admission.pod_security import PodSecurity
@@ -95,8 +95,9 @@ def build(
             CertificateSubjectRestriction(),
             DefaultIngressClass(informers),
             RbacEscalation(authorizer),
+            MutatingPolicies(client, informers, catalog, authorizer, convert),
             MutatingWebhooks(informers, catalog, caller, authorizer, convert),
-            ValidatingPolicies(client, informers, catalog, authorizer),
+            ValidatingPolicies(client, informers, catalog, authorizer, convert),
             ValidatingWebhooks(informers, catalog, caller, authorizer, convert),
             ResourceQuota(informers),
         )
