@@ -105,8 +105,11 @@ def _conversion(errs: Errors, conversion: Object | None) -> None:
         errs.append(required(f"{at}.clientConfig", "required when strategy is set to Webhook"))
         return
     client_config(errs, f"{at}.clientConfig", (webhook or {})["clientConfig"])
-    if not (webhook or {}).get("conversionReviewVersions"):
+    versions = (webhook or {}).get("conversionReviewVersions")
+    if not versions:
         errs.append(required(f"{at}.conversionReviewVersions"))
+    elif not {"v1", "v1beta1"} & set(versions):
+        errs.append(invalid_value(f"{at}.conversionReviewVersions", versions, "must include at least one of v1, v1beta1"))
 
 
 def custom_resource_definition(errs: Errors, obj: Object) -> None:

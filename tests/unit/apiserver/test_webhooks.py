@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from k1s.base.http import Response
+from k1s.base.http import Headers, MemoryBody, Request, Response
 from tests.unit.apiserver.conftest import CMS, PODS, SERVICES, config_map, pod
 from tests.unit.apiserver.extension_server import NAME, put_endpoints, service
 from tests.unit.apiserver.webhook_server import WEBHOOKS, Hooks, annotate, patching, webhooks
@@ -96,6 +97,23 @@ async def test_warnings_reach_the_client(hooks: Hooks) -> None:
     await hooks.mutating(hooks.hook("/m"))
     made = await hooks.api("POST", CMS, config_map("a"))
     assert sorted(made.warnings) == ['299 - "from a mutator"', '299 - "old field"']
+
+
+async def test_what_webhooks_did_is_noted_for_the_audit(hooks: Hooks) -> None:
+    hooks.on["/m"] = lambda request: annotate("a", "b", request)
+    hooks.on["/v"] = lambda _: {"allowed": True, "auditAnnotations": {"why": "because"}}
+    hooks.on["/broken"] = lambda _: Response(500, b"boom")
+    await hooks.mutating(hooks.hook("/m"), hooks.hook("/none"))
+    await hooks.validating(hooks.hook("/v"), hooks.hook("/broken", failurePolicy="Ignore"))
+    body = MemoryBody(orjson.dumps(config_map("a")))
+    request = Request("POST", CMS, headers=Headers([("Content-Type", "application/json")]), body=body, raw_path=CMS)
+    assert (await hooks.api.server.handle(request)).status == 201  # type: ignore[union-attr]
+    assert request.context["annotations"] == {
+        "mutation.webhook.admission.k8s.io/round_0_index_0": '{"configuration":"m","webhook":"m.example.com","mutated":true}',
+        "mutation.webhook.admission.k8s.io/round_0_index_1": '{"configuration":"m","webhook":"none.example.com","mutated":false}',
+        "v.example.com/why": "because",
+        "failed-open.validating.webhook.admission.k8s.io/round_0_index_1": "broken.example.com",
+    }
 
 
 async def test_mutating_webhooks_go_by_name_and_each_sees_the_one_before(hooks: Hooks) -> None:

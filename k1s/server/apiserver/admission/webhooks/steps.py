@@ -51,6 +51,8 @@ class _Webhooks(Step):
     """What both have in common: which hooks a request concerns, and one call."""
 
     kind = ""
+    # What audit annotations begin with.
+    audit = ""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class _Webhooks(Step):
             found = self._catalog.by_plural(resource.storage_group, resource.storage_version, resource.storage_plural)
         return found if found is not None else resource
 
-    async def _ask(self, hook: Hook, request: AdmissionRequest, row: Resource) -> Object | None:
+    async def _ask(self, hook: Hook, request: AdmissionRequest, row: Resource, place: str) -> Object | None:
         """The hook's answer; None if it could not be asked and that may be ignored. Raises ApiError 500 or its refusal."""
         if request.dry_run and hook.get("sideEffects") not in _DRY_RUN:
             raise bad_request(f"admission webhook {json.dumps(hook['name'])} does not support dry run")
@@ -112,6 +114,7 @@ class _Webhooks(Step):
             response = read(data, question)
         except (CallFailed, BadAnswer) as error:
             if hook.get("failurePolicy") == "Ignore":
+                request.annotations[f"failed-open.{self.audit}/{place}"] = hook["name"]
                 return None
             raise _failed(hook, error) from error
         request.warnings += [str(text) for text in response.get("warnings") or ()]
@@ -131,31 +134,34 @@ class _Webhooks(Step):
 
 class MutatingWebhooks(_Webhooks):
     kind = "MutatingWebhookConfiguration"
+    audit = "mutation.webhook.admission.k8s.io"
 
     async def mutate(self, request: AdmissionRequest) -> None:
         hooks = self._all()
         if not hooks or exempt(request):
             return
-        for key, hook in hooks:
-            await self._run(hook, request)
+        for index, (key, hook) in enumerate(hooks):
+            await self._run(key, hook, request, f"round_0_index_{index}")
             if hook.get("reinvocationPolicy") == "IfNeeded":
                 request.seen[key] = orjson.dumps(request.obj)
 
     async def mutate_again(self, request: AdmissionRequest) -> None:
-        for key, hook in self._all():
+        for index, (key, hook) in enumerate(self._all()):
             seen = request.seen.get(key)
             if seen is not None and orjson.dumps(request.obj) != seen:
-                await self._run(hook, request)
+                await self._run(key, hook, request, f"round_1_index_{index}")
 
-    async def _run(self, hook: Hook, request: AdmissionRequest) -> None:
+    async def _run(self, key: str, hook: Hook, request: AdmissionRequest, place: str) -> None:
         row = self._concerned(request, hook)
         if row is None:
             return
-        response = await self._ask(hook, request, row)
+        response = await self._ask(hook, request, row, place)
         if response is None or request.obj is None:
             return
         try:
             operations = patch_of(response)
+            noted = {"configuration": key.partition("/")[0], "webhook": hook["name"], "mutated": bool(operations)}
+            request.annotations[f"{self.audit}/{place}"] = orjson.dumps(noted).decode()
             if operations:
                 await self._patch(request, row, operations)
         except BadAnswer as error:
@@ -187,15 +193,20 @@ class MutatingWebhooks(_Webhooks):
 
 class ValidatingWebhooks(_Webhooks):
     kind = "ValidatingWebhookConfiguration"
+    audit = "validating.webhook.admission.k8s.io"
 
     async def validate(self, request: AdmissionRequest) -> None:
         hooks = self._all()
         if not hooks or exempt(request):
             return
-        concerned = [(hook, row) for _, hook in hooks if (row := self._concerned(request, hook)) is not None]
+        concerned = [
+            (hook, request, row, f"round_0_index_{index}")
+            for index, (_, hook) in enumerate(hooks)
+            if (row := self._concerned(request, hook)) is not None
+        ]
         if not concerned:
             return
-        answers = await asyncio.gather(*(self._ask(hook, request, row) for hook, row in concerned), return_exceptions=True)
+        answers = await asyncio.gather(*(self._ask(*each) for each in concerned), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
