@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from k1s.base import pki
-from k1s.base.http import Answer, Request, Response
+from k1s.base.http import Answer, Request, Response, Stream
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.group_order import version_key
 from tests.unit.apiserver.conftest import Api, running
@@ -33,6 +33,16 @@ BASE = "/apis/metrics.example.com/v1beta1"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
+release = asyncio.Event()
+
+
+async def _events() -> AsyncIterator[bytes]:
+    """The second event waits until the first has been seen."""
+    yield b'{"number":0}\n'
+    await release.wait()
+    yield b'{"number":1}\n'
+
+
 async def _extension(request: Request, body: bytes) -> Answer:
     if request.path == BASE:
         rows = [
@@ -48,6 +58,9 @@ async def _extension(request: Request, body: bytes) -> Answer:
         names = {"example.Thing": {"type": "object"}, "example.Other": {"type": "object"}}
         paths = {f"{BASE}/things": {"get": {"responses": ref}}, "/apis/other/v1/x": {}}
         return json_response({"swagger": "2.0", "paths": paths, "definitions": names})
+    if request.path == f"{BASE}/events":
+        release.clear()
+        return Stream(_events())
     if request.path.startswith(f"{BASE}/"):
         return json_response({"kind": "ThingList", "path": request.path, "query": list(request.query), "method": request.method})
     return Response(404, b"{}")
@@ -164,6 +177,15 @@ async def test_the_front_proxys_certificate_is_shown(tmp_path: Path) -> None:
         peer = server.seen[0].peer
         assert peer is not None and peer.common_name == "system:auth-proxy"
         assert server.seen[0].headers["X-Remote-User"] == "system:kube-aggregator"
+
+
+async def test_a_watch_is_passed_on_as_it_comes(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (api, _):
+        watch = await api.watch(f"{BASE}/events?watch=true")
+        assert (await watch.next())["number"] == 0
+        release.set()
+        assert (await watch.next())["number"] == 1
+        await watch.close()
 
 
 async def test_its_resources_are_in_discovery(tmp_path: Path) -> None:

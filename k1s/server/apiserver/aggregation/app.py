@@ -265,10 +265,10 @@ class Aggregator:
         return True
 
     def _show(self, remote: Remote) -> None:
-        """The row in discovery, with the resources that were read last."""
+        """The row in discovery, with the resources that were read last; stale until some have been."""
         known = self._server.discovery.remotes.get((remote.group, remote.version))
         self._server.discovery.remotes[remote.group, remote.version] = RemoteVersion(
-            remote.priority, known.resources if known is not None else [], remote.available
+            remote.priority, known.resources if known is not None else [], remote.available and known is not None
         )
         self._server.discovery.invalidate()
 
