@@ -100,10 +100,10 @@ async def test_what_cannot_be_done_denies_or_is_left(informers: DictInformers) -
     put(informers, patched("[JSONPatch{op: 'add', path: '/metadata/labels/x', value: 'y'}]"), atomic)
     with pytest.raises(ApiError, match=r"may not mutate atomic arrays, maps or structs: \.spec\.tolerations") as caught:
         await run(informers)
-    assert "policy 'p' with binding 'p' denied request" in caught.value.message
+    assert "policy 'p' with binding 'p' denied request" in caught.value.message and caught.value.code == 422
     put(informers, patched("[JSONPatch{op: 'add', path: '/metadata/labels/x', value: 'y'}]"), atomic, failurePolicy="Ignore")
     request = await run(informers)
-    assert request.obj is not None and request.obj["metadata"]["labels"] == {"a": "b"} and not request.patched
+    assert request.obj is not None and request.obj["metadata"]["labels"] == {"a": "b", "x": "y"}
 
 
 async def test_a_policy_is_asked_again(informers: DictInformers) -> None:

@@ -49,33 +49,43 @@ class MutatingPolicies(PolicyStep):
                 await self._run(policy, binding, request, row)
 
     async def _run(self, policy: Object, binding: Object, request: AdmissionRequest, row: Resource) -> None:
+        errors: list[Exception] = []
         try:
             for params in await self.params(policy, binding, request):
-                await self._mutate(policy, params, request, row)
-        except (Misconfigured, CelError, TypeMismatch, ApiError) as error:
-            if policy["spec"].get("failurePolicy") != "Ignore":
-                names = f"policy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
-                raise refuse(request, f"{names} denied request: {error}") from error
+                errors += await self._mutate(policy, params, request, row)
+        except (Misconfigured, CelError) as error:
+            errors.append(error)
+        if errors and policy["spec"].get("failurePolicy") != "Ignore":
+            names = f"policy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
+            refusal = refuse(request, f"{names} denied request: {errors[0]}")
+            refusal.code, refusal.reason = 422, "Invalid"
+            raise refusal
 
-    async def _mutate(self, policy: Object, params: Any, request: AdmissionRequest, row: Resource) -> None:
-        """Make every change of one policy, or none."""
+    async def _mutate(self, policy: Object, params: Any, request: AdmissionRequest, row: Resource) -> list[Exception]:
+        """Make a policy's changes; those that fail are left out and given back. Raises CelError if it cannot be asked."""
         spec, stored = policy["spec"], self.stored(request.resource)
         assert request.obj is not None
         main = request.obj.get("kind") == stored.kind
         values = (await self.values(request, row)).having(params=params)
         if not match(spec.get("matchConditions") or (), Composition(spec.get("variables") or [], values)):
-            return
+            return []
+        errors: list[Exception] = []
         obj = clone(request.obj)
         if main:
             obj = await self.convert(obj, stored, row)
         for mutation in spec.get("mutations") or ():
             # Each sees what the ones before it did, and so do the policy's variables.
-            obj = _changed(obj, mutation, Composition(spec.get("variables") or [], values.having(object=obj)), row)
+            run = Composition(spec.get("variables") or [], values.having(object=obj))
+            try:
+                obj = _changed(obj, mutation, run, row)
+            except (CelError, TypeMismatch, ApiError) as error:
+                errors.append(error)
         changed = await self.convert(obj, row, stored) if main else obj
         if changed != request.obj:
             request.obj.clear()
             request.obj.update(changed)
             request.patched = True
+        return errors
 
 
 def _key(policy: Object, binding: Object) -> str:
@@ -123,5 +133,6 @@ def _atomic(value: Any, schema: Schema, path: str) -> list[str]:
     if isinstance(value, list):
         if not is_granular_list(value, schema):
             return [path]
-        return [fault for item in value for fault in _atomic(item, item_schema(schema), f"{path}[]")]
+        items = item_schema(schema)
+        return [fault for index, item in enumerate(value) for fault in _atomic(item, items, f"{path}[{index}]")]
     return []
