@@ -19,7 +19,7 @@ from k1s.client.interface import Object
 from k1s.server.controllers.everything import EveryResource, stored
 from k1s.server.controllers.reconciler import Context, same
 
-NAMESPACE = builtin("Namespace")
+NAMESPACE, POD = builtin("Namespace"), builtin("Pod")
 FINALIZER = "kubernetes"
 # What is left goes when its own finalizers or grace periods end, which wakes us; this is only the safety net.
 CHECK_SECONDS = 60.0
@@ -31,7 +31,7 @@ class NamespaceController(EveryResource):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.namespaces = self.cache(NAMESPACE)
+        self.namespaces, self.pods = self.cache(NAMESPACE), self.cache(POD)
 
     def wants(self, resource: Resource) -> bool:
         return resource.namespaced or resource == NAMESPACE
@@ -78,11 +78,15 @@ class NamespaceController(EveryResource):
         return [obj for r in stored(self.catalog) if r.namespaced for obj in self.cache(r).list(namespace)]
 
     async def _delete_content(self, namespace: str) -> list[str]:
-        """Ask for the deletion of everything inside that is not going yet; returns what could not be asked."""
+        """Ask for the deletion of what is inside and not going yet; returns what could not be asked.
+
+        Pods go first: nothing that may protect something from them, such as a NetworkPolicy, is taken away while they run.
+        """
         failures: list[str] = []
         # While the caches show content the server need not be asked; it has the last word when they show none.
         ask = not self._seen(namespace)
-        for resource in [r for r in stored(self.catalog) if r.namespaced]:
+        pods = list(self.pods.list(namespace))
+        for resource in [POD] if pods else [r for r in stored(self.catalog) if r.namespaced]:
             try:
                 content = await self.client.list(resource, namespace) if ask else self.cache(resource).list(namespace)
                 for obj in content:

@@ -115,6 +115,8 @@ class FakeApi:
             raise conflict(resource.plural, resource.group, meta["name"])
         if subresource in ("status", "approval"):
             new = {**copy(live), "status": copy(obj.get("status") or {})}
+            if obj["metadata"].get("annotations"):
+                new["metadata"]["annotations"] = copy(obj["metadata"]["annotations"])
         elif subresource == "finalize":
             new = {**copy(live), "spec": copy(obj["spec"])}
         else:

@@ -96,7 +96,9 @@ class DeploymentController(Reconciler):
             )
         if todo.revision:
             patch = {"metadata": {"annotations": {REVISION: todo.revision}}}
-            return await self.client.patch(DEPLOYMENT, meta.name(deployment), meta.namespace(deployment), patch)
+            # By way of the status, as upstream does: the annotation is no new generation.
+            name, namespace = meta.name(deployment), meta.namespace(deployment)
+            return await self.client.patch(DEPLOYMENT, name, namespace, patch, subresource="status")
         return deployment
 
     async def _change(self, deployment: Object, rs: Object, change: Change) -> None:
