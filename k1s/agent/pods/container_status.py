@@ -14,8 +14,6 @@ from k1s.agent.pods.model import ContainerKind, Facts, Object, Observed, restart
 from k1s.base.clock import rfc3339
 from k1s.cri.runtime import ContainerStatus
 
-_LOST = "The container could not be located when the pod was {}"
-
 
 def build(
     container: Object,
@@ -94,13 +92,7 @@ def _without_instance(
         return out
     wait = facts.waits.get(container["name"])
     if "running" in old_state:
-        lost = {
-            "exitCode": 137,
-            "reason": "ContainerStatusUnknown",
-            "message": _LOST.format("terminated" if terminating else "deleted.  The container used to be Running"),
-            "startedAt": None,
-            "finishedAt": None,
-        }
+        lost = _lost("terminated" if terminating else "deleted.  The container used to be Running")
         if terminating:
             out["state"] = {"terminated": lost}
             return out
@@ -110,6 +102,23 @@ def _without_instance(
     if wait is not None:
         out["state"] = {"waiting": {"reason": wait.reason, **({"message": wait.message} if wait.message else {})}}
     return out
+
+
+def ended(status: Object) -> Object:
+    """The last word on a container of a pod that is over: one that never ran, or was not found, does not go on waiting."""
+    if "waiting" not in status["state"]:
+        return status
+    return {**status, "state": {"terminated": _lost("terminated")}}
+
+
+def _lost(when: str) -> Object:
+    return {
+        "exitCode": 137,
+        "reason": "ContainerStatusUnknown",
+        "message": f"The container could not be located when the pod was {when}",
+        "startedAt": None,
+        "finishedAt": None,
+    }
 
 
 def _state(status: ContainerStatus, runtime_name: str) -> Object:

@@ -67,6 +67,8 @@ def build(
     """The whole status; `old` is the one reported last (its times and foreign conditions are kept)."""
     statuses = _container_statuses(pod, observed, facts, old, terminating or ending is not None, node.runtime_name)
     over = (terminating or ending is not None) and not observed.alive
+    if over and _has_initialized(pod, statuses):
+        statuses["containerStatuses"] = [container_status.ended(s) for s in statuses["containerStatuses"]]
     phase = _phase(pod, statuses, over=over)
     if ending is not None and over:
         phase = ending.phase
@@ -172,6 +174,14 @@ def _initialization(pod: Object, statuses: dict[str, list[Object]]) -> tuple[boo
         else:
             pending = True
     return pending and not has_run, failed
+
+
+def _has_initialized(pod: Object, statuses: dict[str, list[Object]]) -> bool:
+    """Its containers were due, or have run: from then on one that is missing has failed."""
+    if any("waiting" not in s["state"] or s.get("lastState") for s in statuses["containerStatuses"]):
+        return True
+    pending, failed = _initialization(pod, statuses)
+    return not pending and not failed
 
 
 def _addresses(pod: Object, observed: Observed, status: Object, node: NodeFacts, old: Mapping[str, Any]) -> None:
