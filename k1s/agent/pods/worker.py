@@ -81,7 +81,10 @@ class PodWorker:
         self._changed.set()
 
     def update(self, pod: Object) -> None:
+        before, now = self.pod["metadata"], pod["metadata"]
         self.entry.pod = pod
+        if any(before.get(field) != now.get(field) for field in ("generation", "labels", "annotations")):
+            self._configure_again()
         self.wake()
 
     def removed(self) -> None:
@@ -97,9 +100,12 @@ class PodWorker:
     def reference_changed(self) -> None:
         """Something its volumes or environment refer to has changed: what waited for it may try again."""
         self._refresh_due = True
+        self._configure_again()
+        self.wake()
+
+    def _configure_again(self) -> None:
         for name in [n for n, w in self.steps.waits.items() if n == "" or w.reason == "CreateContainerConfigError"]:
             del self.steps.waits[name]
-        self.wake()
 
     def images_appeared(self) -> None:
         for name in [
