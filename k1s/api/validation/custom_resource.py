@@ -1,7 +1,7 @@
 """Custom resources against their CRD's openAPIV3Schema, with the messages of upstream's validator.
 
 validate_schema(obj, schema) -> FieldErrors. Called by: the apiserver, for objects of custom resources, after defaults; ObjectMeta
-is validation/table's. Never does: x-kubernetes-validations (CEL), pruning, or the schema itself (structural.py).
+is validation/table's. Never does: x-kubernetes-validations (custom_rules.py), pruning, or the schema itself (structural.py).
 Patterns are compiled once and kept in a bounded cache (512, least used dropped).
 """
 
@@ -15,18 +15,20 @@ from typing import Any
 from k1s.api.errors import FieldError, duplicate, invalid_value, not_supported, required, too_long, too_many, type_invalid
 from k1s.api.meta import Object
 from k1s.api.validation import formats
+from k1s.api.validation.correlation import MISSING, by_keys, keys
 from k1s.api.validation.rules import Errors
 
 _SKIPPED = ("apiVersion", "kind", "metadata")
 
 
-def validate_schema(obj: Object, schema: Object) -> list[FieldError]:
-    """What is wrong with a custom resource; its type and metadata are not looked at."""
+def validate_schema(obj: Object, schema: Object, old: Object | None = None) -> list[FieldError]:
+    """What is wrong with a custom resource; its type and metadata are not looked at, nor is what did not change from `old`."""
     errs: Errors = []
     properties = {key: child for key, child in (schema.get("properties") or {}).items() if key not in _SKIPPED}
     value = {key: item for key, item in obj.items() if key not in _SKIPPED}
     needed = [key for key in schema.get("required") or () if key not in _SKIPPED]
-    _check(errs, "", value, {**schema, "properties": properties, "required": needed})
+    before = MISSING if old is None else {key: item for key, item in old.items() if key not in _SKIPPED}
+    _check(errs, "", value, {**schema, "properties": properties, "required": needed}, before)
     return errs
 
 
@@ -90,7 +92,9 @@ def _has_type(value: Any, schema: Object) -> str:
     return str(wanted)
 
 
-def _check(errs: Errors, path: str, value: Any, schema: Object) -> None:
+def _check(errs: Errors, path: str, value: Any, schema: Object, old: Any = MISSING) -> None:
+    if old is not MISSING and _same(old, value):
+        return
     wanted = _has_type(value, schema)
     if wanted:
         found = _type_name(value)
@@ -106,10 +110,15 @@ def _check(errs: Errors, path: str, value: Any, schema: Object) -> None:
     elif isinstance(value, int | float):
         _number(errs, path, value, schema)
     elif isinstance(value, list):
-        _array(errs, path, value, schema)
+        _array(errs, path, value, schema, old)
     else:
-        _object(errs, path, value, schema)
+        _object(errs, path, value, schema, old)
     _junctors(errs, path, value, schema)
+
+
+def _same(old: Any, new: Any) -> bool:
+    # 1 equals True in Python, and 1.0 equals 1; only JSON that is written alike did not change.
+    return bool(old == new) and json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
 
 
 def _enum(errs: Errors, path: str, value: Any, schema: Object) -> None:
@@ -156,7 +165,7 @@ def _number(errs: Errors, path: str, value: float, schema: Object) -> None:
     _format(errs, path, value, schema)
 
 
-def _array(errs: Errors, path: str, value: list[Any], schema: Object) -> None:
+def _array(errs: Errors, path: str, value: list[Any], schema: Object, old: Any) -> None:
     most, least = schema.get("maxItems"), schema.get("minItems")
     if most is not None and len(value) > most:
         errs.append(too_many(path, len(value), most))
@@ -164,8 +173,9 @@ def _array(errs: Errors, path: str, value: list[Any], schema: Object) -> None:
         errs.append(invalid_value(path, len(value), f"{path} in body should have at least {least} items"))
     items = schema.get("items")
     if isinstance(items, dict):
+        before = by_keys(schema, old)
         for index, item in enumerate(value):
-            _check(errs, f"{path}[{index}]", item, items)
+            _check(errs, f"{path}[{index}]", item, items, before.get(keys(schema, item), MISSING))
     _once(errs, path, value, schema)
 
 
@@ -190,7 +200,8 @@ def _once(errs: Errors, path: str, value: list[Any], schema: Object) -> None:
         seen.add(text)
 
 
-def _object(errs: Errors, path: str, value: Object, schema: Object) -> None:
+def _object(errs: Errors, path: str, value: Object, schema: Object, old: Any) -> None:
+    before = old if isinstance(old, dict) else {}
     most, least = schema.get("maxProperties"), schema.get("minProperties")
     if most is not None and len(value) > most:
         errs.append(too_many(path, len(value), most))
@@ -203,9 +214,9 @@ def _object(errs: Errors, path: str, value: Object, schema: Object) -> None:
     for key, item in value.items():
         child = properties.get(key)
         if child is not None:
-            _check(errs, _child(path, key), item, child)
+            _check(errs, _child(path, key), item, child, before.get(key, MISSING))
         elif isinstance(more, dict):
-            _check(errs, _child(path, key), item, more)
+            _check(errs, _child(path, key), item, more, before.get(key, MISSING))
 
 
 def _fits(path: str, value: Any, schema: Object) -> bool:

@@ -16,6 +16,7 @@ from k1s.api.cel.program import COST_EXCEEDED, CostExceeded, EvaluationError, Pr
 from k1s.api.cel.values import bound
 from k1s.api.errors import FieldError, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
+from k1s.api.validation.correlation import MISSING, by_keys, keys
 from k1s.api.validation.rule_tree import Rule, RuleNode
 
 _MAX_EVALUATIONS = 20_000
@@ -25,8 +26,6 @@ _BLOCKING = ("FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong"
 _UNCHECKED = (
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
 )
-
-_Missing = object()
 
 
 def blocked(faults: list[FieldError]) -> FieldError | None:
@@ -40,7 +39,7 @@ def validate_rules(tree: RuleNode, obj: Object, old: Object | None) -> list[Fiel
     """What the rules say of an object of a valid shape; `old` is what it replaces."""
     run = _Run()
     try:
-        run.node(tree, "", obj, _Missing if old is None else old, root=True)
+        run.node(tree, "", obj, MISSING if old is None else old, root=True)
     except CostExceeded:
         pass  # said already, and nothing is asked after it
     return run.errors
@@ -60,29 +59,29 @@ class _Run:
             before = old if isinstance(old, dict) else {}
             for key, child in node.properties.items():
                 if key in value:
-                    self.node(child, f"{path}.{key}" if path else key, value[key], before.get(key, _Missing))
+                    self.node(child, f"{path}.{key}" if path else key, value[key], before.get(key, MISSING))
             if node.values is not None:
                 known = node.schema.get("properties") or {}
                 for key, item in value.items():
                     if key not in known:
-                        self.node(node.values, f"{path}[{key}]", item, before.get(key, _Missing))
+                        self.node(node.values, f"{path}[{key}]", item, before.get(key, MISSING))
         elif isinstance(value, list) and node.items is not None:
-            previous = _by_keys(node.schema, old)
+            previous = by_keys(node.schema, old)
             for index, item in enumerate(value):
-                self.node(node.items, f"{path}[{index}]", item, previous.get(_keys(node.schema, item), _Missing))
+                self.node(node.items, f"{path}[{index}]", item, previous.get(keys(node.schema, item), MISSING))
 
     def _rules(self, node: RuleNode, path: str, value: Any, old: Any, root: bool) -> None:
-        unchanged = old is not _Missing and old == value
+        unchanged = old is not MISSING and old == value
         wanted = [rule for rule in node.rules if _applies(rule, old, unchanged)]
         if not wanted:
             return
         new = bound(value, node.schema, root=root)
-        before = bound(old, node.schema, root=root) if old is not _Missing else None
+        before = bound(old, node.schema, root=root) if old is not MISSING else None
         for rule in wanted:
             bindings: dict[str, Any] = {"self": new}
             if rule.optional:
-                bindings["oldSelf"] = Optional(old is not _Missing, before)
-            elif old is not _Missing:
+                bindings["oldSelf"] = Optional(old is not MISSING, before)
+            elif old is not MISSING:
                 bindings["oldSelf"] = before
             self._rule(rule, node, path, bindings)
 
@@ -121,7 +120,7 @@ class _Run:
 
 def _applies(rule: Rule, old: Any, unchanged: bool) -> bool:
     if rule.transition:
-        return rule.optional or old is not _Missing
+        return rule.optional or old is not MISSING
     return not unchanged
 
 
@@ -147,20 +146,3 @@ def evaluated_message(program: Program | None, bindings: dict[str, Any]) -> str:
         return ""
     text = found.strip()
     return "" if "\n" in text or len(text) > _MAX_MESSAGE else text
-
-
-def _keys(schema: Object, item: Any) -> tuple[Any, ...] | None:
-    """What tells the items of a map-like list apart; None where nothing does."""
-    names = schema.get("x-kubernetes-list-map-keys") if schema.get("x-kubernetes-list-type") == "map" else None
-    if not names or not isinstance(item, dict):
-        return None
-    properties = (schema.get("items") or {}).get("properties") or {}
-    return tuple(repr(item.get(name, (properties.get(name) or {}).get("default"))) for name in names)
-
-
-def _by_keys(schema: Object, old: Any) -> dict[tuple[Any, ...] | None, Any]:
-    if not isinstance(old, list):
-        return {}
-    found = {_keys(schema, item): item for item in old}
-    found.pop(None, None)
-    return found

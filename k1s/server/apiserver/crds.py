@@ -91,7 +91,7 @@ class CustomResources:
 
     def faults(self, resource: Resource, obj: Object, old: Object | None = None) -> list[FieldError]:
         """What schema and rules say of an object that is created or replaces `old`."""
-        faults = validate_schema(obj, self._schema(resource))
+        faults = validate_schema(obj, self._schema(resource), old)
         rules = self._rules.get((resource.group, resource.version, resource.plural))
         if rules is None:
             return faults

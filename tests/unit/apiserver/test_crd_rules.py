@@ -309,3 +309,59 @@ def test_a_rule_in_a_list_in_a_list_is_fine_without_loops() -> None:
     leaf["x-kubernetes-validations"] = rules("[1, 2, 3, 4, 5, 6, 7, 8, 9].all(x, x > self)")
     structural(errs, "at", {"type": "object", "properties": {"v": schema}})
     assert [e.type for e in errs] == ["FieldValueForbidden"]
+
+
+async def _redefine(api: Api, spec: Object) -> None:
+    current = await api.ok("GET", f"{CRDS}/tabs.example.com")
+    current["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec
+    await api.ok("PUT", f"{CRDS}/tabs.example.com", current)
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_a_schema_that_became_stricter_spares_what_does_not_change(api: Api) -> None:
+    await _served(api)
+    await api.ok("POST", TABS, tab(replicas=50, ports=[{"name": "a", "port": 5}, {"name": "b", "port": 7}]))
+    port = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}
+    port["properties"]["port"]["maximum"] = 1
+    ports = {**SPEC["properties"]["ports"], "items": port}
+    properties = {"replicas": {"type": "integer", "maximum": 9}, "max": {"type": "integer"}, "ports": ports}
+    await _redefine(api, {"type": "object", "properties": properties})
+    await api.ok("PATCH", f"{TABS}/a", {"metadata": {"labels": {"x": "y"}}}, type=MERGE)
+    await api.ok("PATCH", f"{TABS}/a", {"spec": {"max": 60, "ports": [{"name": "b", "port": 7}]}}, type=MERGE)
+    answer = await api("PATCH", f"{TABS}/a", {"spec": {"replicas": 51, "ports": [{"name": "b", "port": 8}]}}, type=MERGE)
+    assert {c["field"] for c in answer.json["details"]["causes"]} == {"spec.replicas", "spec.ports[0].port"}
+    assert (await api("POST", TABS, tab("b", replicas=50))).status == 422
+
+
+async def test_rules_of_upstreams_conformance_suite(api: Api) -> None:
+    numbers: Object = {"type": "array", "maxItems": 1000, "items": {"type": "integer"}}
+    spec = {
+        "type": "object",
+        "x-kubernetes-validations": rules(
+            "self.x + self.y > 0",
+            "self.firstArray.isSorted() && self.secondArray.isSorted()"
+            " && ((self.firstArray.sum() + self.secondArray.sum()) % 2 == 0)",
+            "self.largeArray.all(x, self.largeArray.all(y, y == x))",
+        ),
+        "properties": {
+            **{name: {"type": "integer"} for name in ("x", "y", "replicas")},
+            "firstArray": numbers,
+            "secondArray": numbers,
+            "largeArray": {**numbers, "maxItems": 725},
+        },
+    }
+    await _served(api)
+    await _redefine(api, spec)
+    await api.ok("POST", TABS, tab("good", x=1, y=0, firstArray=[3, 4], secondArray=[5, 10], largeArray=[2, 2]))
+    assert "failed rule" in (await api("POST", TABS, tab("b", x=0, y=0))).json["message"]
+    assert "call cost exceeds limit" in (await api("POST", TABS, tab("c", largeArray=[20] * 725))).json["message"]
+    expensive = {"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": rules("self.all(s, s == 'a')")}
+    for wrong, words in (
+        ({"type": "object", "x-kubernetes-validations": rules("self = 42")}, "Syntax error"),
+        ({"type": "object", "properties": {"x": {"type": "array", "items": expensive}}}, "exceeds budget"),
+    ):
+        body = definition(wrong)
+        body["metadata"]["name"], body["spec"]["names"] = "tubs.example.com", {"plural": "tubs", "kind": "Tub"}
+        answer = await api("POST", CRDS, body)
+        assert answer.status == 422 and words in answer.json["message"]
