@@ -42,9 +42,15 @@ class Discovery:
         self._catalog, self._address = catalog, address
         self._documents: dict[str, tuple[bytes, str]] = {}
         self.remotes: dict[tuple[str, str], RemoteVersion] = {}
+        self._groups: dict[str, list[str]] | None = None
 
     def groups(self) -> dict[str, list[str]]:
         """Group -> versions, those that clients should prefer first; the core group is ""."""
+        if self._groups is None:
+            self._groups = self._ordered()
+        return self._groups
+
+    def _ordered(self) -> dict[str, list[str]]:
         of_group: dict[str, int] = {}
         versions: dict[str, list[tuple[int, tuple[int, int, int, int, str], str]]] = {}
         served = {(r.group, r.version): priority(r.group, r.version) for r in self._catalog}
@@ -58,6 +64,7 @@ class Discovery:
     def invalidate(self) -> None:
         """The catalog has changed."""
         self._documents.clear()
+        self._groups = None
 
     def answer(self, request: Request) -> Response:
         """/api, /apis and what is below. Raises ApiError 404, 406."""

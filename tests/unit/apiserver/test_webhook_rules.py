@@ -122,3 +122,47 @@ async def test_match_conditions(hooks: Hooks) -> None:
     assert hooks.calls == []
     await hooks.api.ok("POST", CMS, config_map("you"))
     assert hooks.calls == ["/v"]
+
+
+async def test_a_custom_resource_that_is_stored_in_a_former_version(hooks: Hooks) -> None:
+    schema = {
+        "openAPIV3Schema": {
+            "type": "object",
+            "properties": {"data": {"type": "object", "additionalProperties": {"type": "string"}}},
+        }
+    }
+    versions = [{"name": name, "served": True, "storage": name == "v1", "schema": schema} for name in ("v1", "v2")]
+    names = {"plural": "boxes", "kind": "Box"}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boxes.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": versions},
+    }
+    crds, boxes = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/example.com/v1/namespaces/default/boxes"
+    await hooks.api.ok("POST", crds, crd)
+    await hooks.api.ok(
+        "POST", boxes, {"apiVersion": "example.com/v1", "kind": "Box", "metadata": {"name": "a"}, "data": {"x": "1"}}
+    )
+    rule = _rule("boxes", apiGroups=["example.com"], apiVersions=["v1"], operations=["UPDATE", "DELETE"])
+
+    def mark(request: Object) -> Object:
+        if request["object"] is None:
+            return {"allowed": True}
+        return patching({"op": "add", "path": "/data/seen", "value": request["object"]["apiVersion"]})
+
+    hooks.on["/m"] = mark
+    await hooks.mutating(hooks.hook("/m", rules=[rule]))
+    made = await hooks.api.ok("GET", f"{crds}/boxes.example.com")
+    made["spec"]["versions"][0]["storage"], made["spec"]["versions"][1]["storage"] = False, True
+    await hooks.api.ok("PUT", f"{crds}/boxes.example.com", made)
+    patched = await hooks.api.ok("PATCH", f"{boxes}/a", {"data": {"y": "2"}}, type="application/merge-patch+json")
+    assert patched["data"] == {"x": "1", "y": "2", "seen": "example.com/v1"} and patched["apiVersion"] == "example.com/v1"
+    asked = hooks.asked()
+    assert asked["oldObject"]["apiVersion"] == asked["object"]["apiVersion"] == "example.com/v1"
+    other = await hooks.api.ok(
+        "PATCH", f"{boxes.replace('v1', 'v2')}/a", {"data": {"y": "3"}}, type="application/merge-patch+json"
+    )
+    assert other["apiVersion"] == "example.com/v2" and other["data"]["y"] == "3"
+    await hooks.api.ok("DELETE", f"{boxes}/a")
+    assert hooks.asked()["oldObject"]["apiVersion"] == "example.com/v1"
