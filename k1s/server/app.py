@@ -19,7 +19,7 @@ from pathlib import Path
 from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.base import http_server
-from k1s.base.clock import REAL_CLOCK, Clock
+from k1s.base.clock import REAL_CLOCK, Clock, parse_rfc3339
 from k1s.base.files import write_atomic
 from k1s.base.host import default_address, host_name
 from k1s.base.http import Answer, Handler, Request
@@ -53,6 +53,7 @@ SERVER_USER = UserInfo("system:apiserver", ("system:masters", "system:authentica
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", ("system:masters", "system:authenticated"))
 SCHEDULER_USER = UserInfo("system:kube-scheduler", ("system:masters", "system:authenticated"))
 EVENT_SECONDS = 3600.0
+NODE_LEASES = "kube-node-lease"
 
 
 class StartError(Exception):
@@ -98,6 +99,7 @@ async def _serve(
     audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     pid_file = run_dir / "server.json"
+    began = clock.now()
     try:
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
@@ -123,7 +125,7 @@ async def _serve(
             step("controllers and scheduler")
             if not config.disable_agent:
                 await tasks.start("agent", AgentProcess(agent_argv, run_dir / "agent.json", clock).run)
-                await _node_ready(server.informers, node_name)
+                await _node_ready(server.informers, node_name, began)
                 step(f"node {node_name} Ready")
             ready("k1s is ready")
     finally:
@@ -222,14 +224,20 @@ async def _listen(handler: Handler, config: ServerConfig, certificates: ServerCe
         ) from error
 
 
-async def _node_ready(informers: InformerFactory, name: str) -> None:
-    """Return once the Node of that name is Ready."""
-    nodes = informers.informer(builtin("Node"))
+async def _node_ready(informers: InformerFactory, name: str, since: float) -> None:
+    """Return once the Node of that name is Ready and its agent has shown a sign of life after `since`.
+
+    The condition alone may be a memory of the last run.
+    """
+    nodes, leases = informers.informer(builtin("Node")), informers.informer(builtin("Lease"))
     done = asyncio.Event()
 
     def changed(old: Object | None, new: Object | None) -> None:
-        if new is not None and meta.name(new) == name and meta.is_true(new, "Ready"):
+        node, lease = nodes.get(name), leases.get(name, NODE_LEASES)
+        renewed = (lease or {}).get("spec", {}).get("renewTime")
+        if node is not None and meta.is_true(node, "Ready") and renewed and parse_rfc3339(renewed) >= since:
             done.set()
 
     nodes.add_handler(changed)
+    leases.add_handler(changed)
     await done.wait()
