@@ -215,6 +215,21 @@ async def test_its_documents_are_in_openapi(tmp_path: Path) -> None:
         assert (await api("GET", "/apis/metrics.example.com")).status == 404
 
 
+async def test_an_odd_document_spoils_nothing(tmp_path: Path) -> None:
+    async def odd(request: Request, body: bytes) -> Answer:
+        if request.path == "/openapi/v2":
+            return json_response({"swagger": "2.0", "paths": {f"{BASE}/things": {"get": ["?"]}}, "definitions": 7})
+        return await _extension(request, body)
+
+    async with extension_server(tmp_path, odd) as server, _aggregating() as api:
+        await api.ok("POST", "/api/v1/namespaces/default/services", service())
+        await put_endpoints(api.server, server.port)
+        await api.ok("POST", API_SERVICES, _api_service(server.ca_bundle))
+        await _condition(api, "Passed")
+        assert f"{BASE}/things" not in (await api.ok("GET", "/openapi/v2"))["paths"]
+        assert (await api.ok("GET", "/apis", Accept=AGGREGATED))["items"][-1]["versions"][0]["freshness"] == "Current"
+
+
 async def test_what_is_missing_is_said_and_seen_when_it_comes(tmp_path: Path) -> None:
     async with extension_server(tmp_path, _extension) as server, _aggregating() as api:
         await api.ok("POST", API_SERVICES, _api_service(server.ca_bundle))

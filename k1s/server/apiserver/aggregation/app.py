@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import builtin
@@ -254,15 +254,23 @@ class Aggregator:
         """Take in what it serves. Whether all could be had."""
         try:
             resources = await asked.resources()
-            v3, v2 = await asked.openapi_v3(), await asked.openapi_v2()
         except CallFailed as error:
             log.info("APIService %s: its discovery could not be read: %s", remote.name, error)
             return False
-        if self._remotes.get((remote.group, remote.version)) is None:
-            return True
-        self._publish(remote, resources)
-        self._server.openapi.remote_type(remote.group, remote.version, v3, v2)
+        v3 = await self._document(remote, asked.openapi_v3)
+        v2 = await self._document(remote, asked.openapi_v2)
+        if self._remotes.get((remote.group, remote.version)) is not None:
+            self._publish(remote, resources)
+            self._server.openapi.remote_type(remote.group, remote.version, v3, v2)
         return True
+
+    async def _document(self, remote: Remote, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Empty if it cannot be had: only `kubectl explain` misses it."""
+        try:
+            return await read()
+        except CallFailed as error:
+            log.info("APIService %s: its OpenAPI could not be read: %s", remote.name, error)
+            return b""
 
     def _show(self, remote: Remote) -> None:
         """The row in discovery, with the resources that were read last; stale until some have been."""

@@ -6,6 +6,8 @@ Never does: keep anything, pass clients' requests on (proxy.py). Everything is a
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ import orjson
 
 from k1s.server.apiserver.aggregation.registration import PASSED, Remote, Verdict
 from k1s.server.apiserver.forward import Target
+from k1s.server.apiserver.openapi_protobuf import encode_document
 from k1s.server.apiserver.outgoing import Answered, CallFailed, Outgoing
 from k1s.server.apiserver.services import NoRoute
 
@@ -76,18 +79,15 @@ class RemoteServer:
         answer = await self._get(f"/openapi/v3{self._remote.path}", "application/json", DOCUMENT_SECONDS)
         if answer.status != 200 or not _json(answer).get("openapi"):
             return b""
-        return _packed(answer.body)
+        return await asyncio.to_thread(_packed, answer.body)
 
     async def openapi_v2(self) -> bytes:
         """Paths and definitions of this group and version, gzipped; empty if it has none. Raises CallFailed."""
         answer = await self._get("/openapi/v2", "application/json", DOCUMENT_SECONDS)
-        document = _json(answer) if answer.status == 200 else {}
-        base = self._remote.path
-        paths = {p: v for p, v in (document.get("paths") or {}).items() if p == base or p.startswith(f"{base}/")}
-        if not paths:
+        if answer.status != 200:
             return b""
-        definitions = _referenced(paths, document.get("definitions") or {})
-        return _packed(orjson.dumps({"paths": paths, "definitions": definitions}))
+        # These documents are large: not on the event loop.
+        return await asyncio.to_thread(_part_of_v2, answer, self._remote.path)
 
     async def _get(self, path: str, accept: str, seconds: float = CHECK_SECONDS) -> Answered:
         try:
@@ -95,6 +95,21 @@ class RemoteServer:
         except NoRoute as error:
             raise CallFailed(str(error)) from error
         return await self._outgoing.call(target, seconds=seconds)
+
+
+def _part_of_v2(answer: Answered, base: str) -> bytes:
+    """Raises CallFailed if the part could not be put into our own document, which it would spoil for everybody."""
+    document = _json(answer)
+    try:
+        paths = {p: v for p, v in (document.get("paths") or {}).items() if p == base or p.startswith(f"{base}/")}
+        if not paths:
+            return b""
+        definitions = _referenced(paths, document.get("definitions") or {})
+        info = {"title": "", "version": ""}
+        encode_document({"swagger": "2.0", "info": info, "paths": paths, "definitions": definitions})
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise CallFailed(f"/openapi/v2: {error!r}") from error
+    return _packed(orjson.dumps({"paths": paths, "definitions": definitions}))
 
 
 def aggregated(remote: Remote, rows: list[Object]) -> list[Object]:
