@@ -33,11 +33,14 @@ async def run(client: Client, informers: InformerFactory, clock: Clock, ready: C
     """Schedule until cancelled; `ready` is called once all nodes and pods are known."""
     events = EventRecorder(client, SCHEDULER_NAME, clock=clock)
     budgets = informers.informer(builtin("PodDisruptionBudget"))
+    namespaces = informers.informer(builtin("Namespace"))
     await budgets.synced()
+    await namespaces.synced()
     scheduler = Scheduler(client, clock, events, budgets)
     nodes, pods = informers.informer(builtin("Node")), informers.informer(builtin("Pod"))
     await nodes.synced()
     await pods.synced()
+    namespaces.add_handler(scheduler.namespace_changed)
     nodes.add_handler(scheduler.node_changed)
     pods.add_handler(scheduler.pod_changed)
     ready()
@@ -62,6 +65,12 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._bindings = asyncio.Semaphore(MAX_BINDINGS)
         self._pods = builtin("Pod")
+
+    def namespace_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            self._snapshot.namespaces[meta.name(new)] = meta.labels(new)
+        elif old is not None:
+            self._snapshot.namespaces.pop(meta.name(old), None)
 
     def node_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None:

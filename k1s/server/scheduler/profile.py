@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from k1s.server.scheduler.plugin import Plugin
 from k1s.server.scheduler.plugins.image_locality import ImageLocality
+from k1s.server.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from k1s.server.scheduler.plugins.node_affinity import NodeAffinity
 from k1s.server.scheduler.plugins.node_name import NodeName
 from k1s.server.scheduler.plugins.node_ports import NodePorts
@@ -14,6 +15,7 @@ from k1s.server.scheduler.plugins.node_resources import NodeResourcesBalancedAll
 from k1s.server.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from k1s.server.scheduler.plugins.scheduling_gates import SchedulingGates
 from k1s.server.scheduler.plugins.taint_toleration import TaintToleration
+from k1s.server.scheduler.plugins.topology_spread import PodTopologySpread
 
 SCHEDULER_NAME = "default-scheduler"
 
@@ -26,5 +28,7 @@ PLUGINS: tuple[Plugin, ...] = (
     NodePorts(),
     NodeResourcesFit(),
     NodeResourcesBalancedAllocation(),
+    PodTopologySpread(),
+    InterPodAffinity(),
     ImageLocality(),
 )

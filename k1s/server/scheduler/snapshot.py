@@ -30,6 +30,7 @@ class PodInfo:
     ports: frozenset[HostPort]
     priority: int = 0
     started: str = ""
+    affinity: bool = False  # to or against other pods
 
     @classmethod
     def of(cls, pod: Object) -> PodInfo:
@@ -41,6 +42,7 @@ class PodInfo:
             scored_requests=resources.pod_requests(pod, non_zero=True),
             ports=frozenset(_host_ports(pod)),
             priority=int(pod["spec"].get("priority") or 0),
+            affinity=bool({"podAffinity", "podAntiAffinity"} & set(pod["spec"].get("affinity") or ())),
             started=(pod.get("status") or {}).get("startTime") or "",
         )
 
@@ -89,6 +91,8 @@ class Snapshot:
         self._known: set[str] = set()
         self._placed: dict[str, str] = {}  # pod uid -> node name
         self._assumed: set[str] = set()
+        # Labels of namespaces, which affinity terms may select.
+        self.namespaces: dict[str, Mapping[str, str]] = {}
         # Pods that others were ended for, and the node where that was: uid -> (pod, node name).
         self._nominated: dict[str, tuple[PodInfo, str]] = {}
 
@@ -136,6 +140,7 @@ class Snapshot:
         other = Snapshot()
         other._nodes = {**self._nodes, node.name: node}
         other._known = self._known
+        other.namespaces = self.namespaces
         return other
 
     def set_node(self, node: Object) -> None:
