@@ -9,6 +9,7 @@ The agent runs in a session of its own, so a killed server takes nothing with it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -71,10 +72,15 @@ class AgentProcess:
             return None
         if argv != self._argv:
             log.info("the running agent has other options; replacing it")
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
             return None
+        try:
+            child = _Child(pid, None)
+        except ProcessLookupError:
+            return None  # it ended just now
         log.info("found the agent running (pid %d)", pid)
-        return _Child(pid, None)
+        return child
 
     def _spawn(self) -> _Child:
         process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -111,14 +117,18 @@ class _Child:
             self._process.wait()
 
     async def stop(self) -> None:
-        signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.wait()
         except TimeoutError:
             log.warning("the agent did not end within %.0f s; killing it", STOP_SECONDS)
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             await self.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and was not ours to be kept as a zombie
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def outcome(self) -> str:
         if self._process is None:
