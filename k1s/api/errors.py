@@ -169,15 +169,6 @@ def path_not_found() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
-def method_not_supported(resource: str, group: str, action: str) -> ApiError:
-    return ApiError(
-        405,
-        "MethodNotAllowed",
-        f"{action} is not supported on resources of kind {json.dumps(_qualified(resource, group))}",
-        _details("", group, resource),
-    )
-
-
 def method_not_allowed() -> ApiError:
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 

@@ -154,12 +154,6 @@ def below(fields: FieldSet, element: str) -> FieldSet:
     return {key: child for key, child in node.items() if key != SELF} if SELF in node else node
 
 
-def with_member(fields: FieldSet, element: str) -> FieldSet:
-    """The node for `element` as a member, its children kept."""
-    node: FieldSet = fields[element]
-    return node if _is_member(node) else {SELF: {}, **node}
-
-
 def paths(fields: FieldSet, prefix: Path = ()) -> Iterator[Path]:
     """Every path in the set, sorted."""
     for element in sorted(fields):

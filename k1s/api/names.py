@@ -46,10 +46,6 @@ _WILDCARD_TEXT = (
     "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, "
     "which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
 )
-_C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
-_C_IDENTIFIER_TEXT = (
-    "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'"
-)
 _ENV_NAME = "[-._a-zA-Z][-._a-zA-Z0-9]*"
 _ENV_NAME_TEXT = (
     "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', "
@@ -206,12 +202,6 @@ def domain_prefixed_key(value: str) -> list[str]:
     if not _matches(_HTTP_PATH, segments[1]):
         out.append(regex_error("Invalid path", _HTTP_PATH))
     return out
-
-
-def c_identifier(value: str) -> list[str]:
-    if not _matches(_C_IDENTIFIER, value):
-        return [regex_error(_C_IDENTIFIER_TEXT, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName")]
-    return []
 
 
 def port_number(port: int) -> list[str]:

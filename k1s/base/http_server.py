@@ -79,14 +79,6 @@ async def listen(handler: Handler, *, host: str, port: int, tls: ssl.SSLContext 
     return Listener(listening.sockets[0].getsockname()[1], listening, server, tls)
 
 
-async def listen_unix(handler: Handler, path: str) -> Listener:
-    """Serve `handler` on a unix socket (plain HTTP; the file's mode is the caller's business)."""
-    loop = asyncio.get_running_loop()
-    server = _Server(handler, loop)
-    listening = await loop.create_unix_server(server, path)
-    return Listener(0, listening, server, None)
-
-
 class _Connection(RequestHandler):
     """aiohttp's connection, which also remembers who is at the other end."""
 

@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 # verb -> (module, one line for the help, "" for what only k1s itself calls); each module has `run(argv) -> int`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -71,11 +70,6 @@ def _help() -> str:
     return "k1s: Kubernetes for one board up to a rack\n\nusage: k1s COMMAND [OPTION ...]\n\n" + "\n".join(
         [*lines, "", "'k1s COMMAND --help' lists a command's options; 'k1s --version' says what this is."]
     )
-
-
-def default_data_dir() -> Path:
-    """Where the verbs without a --data-dir of their own look."""
-    return Path(os.environ.get("K1S_DATA_DIR") or "/var/lib/k1s")
 
 
 if __name__ == "__main__":

@@ -163,13 +163,6 @@ class HttpTransport:
         self._session: Any = None
         self._aiohttp: Any = None
 
-    def use_tls(self, context: ssl.SSLContext) -> None:
-        """New connections use this context (a rotated client certificate); requests under way are not disturbed."""
-        self._ssl = context
-
-    def use_token(self, token: str) -> None:
-        self._token = token
-
     async def request(
         self,
         method: str,

@@ -67,11 +67,6 @@ class Allocators:
         self._reserved = {config.cluster_dns, str(self.network[1])}
         self._pending: set[str] = set()
 
-    @property
-    def first_ip(self) -> str:
-        """The address of the `kubernetes` service."""
-        return str(self.network[1])
-
     def assign(self, call: Call, obj: Object, old: Object | None) -> None:
         """Give a service what its type needs and take away what it does not. Raises ApiError 422."""
         spec = obj.get("spec")

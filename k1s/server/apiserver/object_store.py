@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import ApiError, already_exists, conflict, expired, internal, not_found, server_timeout, service_unavailable
+from k1s.api.errors import ApiError, already_exists, expired, internal, not_found, server_timeout, service_unavailable
 from k1s.server.apiserver.entries import Entry, encode, splice
 from k1s.server.apiserver.resource_cache import ResourceCache
 from k1s.server.apiserver.watch_cache import WatchCache
@@ -137,11 +137,6 @@ class ObjectStore:
             raise expired("The resourceVersion for the provided list is too old.") from None
         except StoreError as error:
             raise refusal(error) from error
-
-    def checked_revision(self, resource: Resource, name: str, wanted: str, entry: Entry) -> None:
-        """Raises ApiError 409 unless `wanted` is empty or the object's resourceVersion."""
-        if wanted and wanted != "0" and wanted != str(entry.revision):
-            raise conflict(resource.plural, resource.group, name)
 
 
 def volatile(resource: Resource) -> bool:

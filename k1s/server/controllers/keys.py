@@ -28,11 +28,6 @@ def own_key_unless_deleted(old: Object | None, new: Object | None) -> Iterable[s
     return (meta.key(new),) if new is not None else ()
 
 
-def one_key(key: str) -> KeysOf:
-    """Every change wakes the same key."""
-    return lambda old, new: (key,)
-
-
 def controller_key(resource: Resource) -> KeysOf:
     """The controllers (of that kind) of the object, before and after the change."""
 

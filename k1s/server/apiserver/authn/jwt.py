@@ -95,10 +95,6 @@ class TokenKeys:
                 self._signer = (key_id, key)
 
 
-def looks_like_jwt(token: str) -> bool:
-    return token.count(".") == 2
-
-
 def peek(token: str) -> Claims:
     """The claims without any check: only to decide who might have issued it."""
     return _parse(token)[1]

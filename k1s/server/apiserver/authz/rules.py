@@ -30,11 +30,6 @@ def resource_matches(rule: Rule, combined: str, subresource: str) -> bool:
     return bool(subresource) and f"*/{subresource}" in resources
 
 
-def name_matches(rule: Rule, name: str) -> bool:
-    names = rule.get("resourceNames") or ()
-    return not names or name in names
-
-
 def path_matches(rule: Rule, path: str) -> bool:
     """A nonResourceURL may be `*` or end in one; `/healthz/*` holds for `/healthz/etcd`, not for `/healthz`."""
     for pattern in rule.get("nonResourceURLs") or ():
