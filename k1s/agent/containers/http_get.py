@@ -1,7 +1,8 @@
 """httpGet and tcpSocket actions, for probes and hooks.
 
 Owns: one plain HTTP/1.1 GET and one TCP connect. Called by: probes, hooks. Never does: verify certificates (kubelet does not
-either: these go to the pod itself), follow redirects (a 3xx counts as success), read more of a body than LIMIT.
+either: these go to the pod itself), follow redirects to another host (such a 3xx counts as success), read more of a body
+than LIMIT, follow more than REDIRECTS.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import ssl
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 LIMIT = 10 * 1024
+REDIRECTS = 10
 
 
 class ActionFailed(Exception):
@@ -47,10 +50,20 @@ async def http_get(
     for header in action.get("httpHeaders") or []:
         existing = next((name for name in headers if name.lower() == header["name"].lower()), header["name"])
         headers[existing] = header.get("value") or ""
-    request = f"GET {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v) + "\r\n"
     try:
         async with asyncio.timeout(timeout):
-            status, body = await _exchange(target, port, tls, request.encode())
+            for _ in range(REDIRECTS):
+                request = f"GET {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v) + "\r\n"
+                status, location, body = await _exchange(target, port, tls, request.encode())
+                following = urlsplit(urljoin(url, location)) if 300 <= status < 400 and location else None
+                if following is None or following.hostname != target.lower() or following.scheme not in ("http", "https"):
+                    break
+                tls = following.scheme == "https"
+                port = following.port or (443 if tls else 80)
+                url, headers["Host"] = following.geturl(), f"{shown}:{port}"
+                path = (following.path or "/") + (f"?{following.query}" if following.query else "")
+            else:
+                raise ActionFailed(f'Get "{url}": stopped after {REDIRECTS} redirects')
     except TimeoutError as error:
         raise ActionFailed(f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)') from error
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
@@ -72,7 +85,8 @@ async def tcp_connect(action: Mapping[str, Any], container: Mapping[str, Any], h
     writer.close()
 
 
-async def _exchange(host: str, port: int, tls: bool, request: bytes) -> tuple[int, str]:
+async def _exchange(host: str, port: int, tls: bool, request: bytes) -> tuple[int, str, str]:
+    """(status, Location, beginning of the body)"""
     reader, writer = await asyncio.open_connection(host, port, ssl=_no_verification() if tls else None, limit=64 * 1024)
     try:
         writer.write(request)
@@ -81,9 +95,12 @@ async def _exchange(host: str, port: int, tls: bool, request: bytes) -> tuple[in
         words = line.split(None, 2)
         if len(words) < 2 or not words[0].startswith(b"HTTP/"):
             raise ValueError(f"malformed HTTP response {line[:40]!r}")
-        while (await reader.readline()).strip():
-            pass
-        return int(words[1]), (await reader.read(LIMIT)).decode(errors="replace")
+        location = ""
+        while header := (await reader.readline()).strip():
+            name, _, value = header.partition(b":")
+            if name.lower() == b"location":
+                location = value.strip().decode(errors="replace")
+        return int(words[1]), location, (await reader.read(LIMIT)).decode(errors="replace")
     finally:
         writer.close()
 

@@ -145,10 +145,10 @@ async def test_what_was_reported_before_holds_until_a_probe_says_otherwise() -> 
     bench.probes.close()
     bench.probes = Probes(
         bench.runtime,
-        bench.events,
+        bench.events,  # type: ignore[arg-type]
         bench.clock,
         bench._changed,
-        known={"id1": (True, True)},  # type: ignore[arg-type]
+        known={"id1": (True, True)},
     )
     bench.sync(bench.status)
     assert bench.state == (True, True, {})
@@ -186,8 +186,11 @@ async def test_http_get() -> None:
     async with _server(b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\nbody", requests) as port:
         assert await _get(port, path="/x?y", httpHeaders=[{"name": "host", "value": "other"}]) == "body"
     assert requests[0].startswith(b"GET /x?y HTTP/1.1\r\nHost: other\r\nUser-Agent: kube-probe/1.37\r\n")
-    async with _server(b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", requests) as port:
+    async with _server(b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere/\r\n\r\n", requests) as port:
         await _get(port)
+    async with _server(b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", requests) as port:
+        with pytest.raises(ActionFailed, match="stopped after 10 redirects"):
+            await _get(port)
     async with _server(b"HTTP/1.0 503 No\r\n\r\n", requests) as port:
         with pytest.raises(ActionFailed, match="HTTP probe failed with statuscode: 503"):
             await _get(port)
@@ -201,6 +204,18 @@ async def test_http_get() -> None:
         await _get(port)
     with pytest.raises(ActionFailed, match="connection refused"):
         await tcp_connect({"port": port}, {}, "127.0.0.1", 1)
+
+
+async def test_a_redirect_to_the_same_host_is_followed() -> None:
+    first: list[bytes] = []
+    second: list[bytes] = []
+    async with _server(b"HTTP/1.1 500 No\r\n\r\n", second) as there:
+        answer = f"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{there}/there?x=y\r\n\r\n".encode()
+        async with _server(answer, first) as port:
+            with pytest.raises(ActionFailed, match="statuscode: 500"):
+                await _get(port, path="/here")
+    assert first[0].startswith(b"GET /here ")
+    assert second[0].startswith(f"GET /there?x=y HTTP/1.1\r\nHost: 127.0.0.1:{there}\r\n".encode())
 
 
 def test_named_ports() -> None:
