@@ -37,13 +37,15 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     systemctl start k1s.service
 elif ! running; then
+    # journald bounds the log where there is systemd; here each start does.
+    if [ -f $log ] && [ "$(stat -c %s $log)" -gt 10485760 ]; then mv $log $log.1; fi
     setsid sh packaging/supervise.sh $run/supervise.pid /usr/local/bin/k1s server >>$log 2>&1 </dev/null &
 fi
 
-tries=0
-until k1s kubectl --kubeconfig "$kubeconfig" wait --for=condition=Ready node --all --timeout=30s >/dev/null 2>&1; do
-    tries=$((tries + 1))
-    if [ $tries -gt 300 ] || { [ ! -d /run/systemd/system ] && [ $tries -gt 10 ] && ! running; }; then
+began=$(date +%s)
+until k1s kubectl --kubeconfig "$kubeconfig" wait --for=condition=Ready node --all --timeout=10s >/dev/null 2>&1; do
+    waited=$(($(date +%s) - began))
+    if [ $waited -gt 240 ] || { [ ! -d /run/systemd/system ] && [ $waited -gt 3 ] && ! running; }; then
         echo "k1s did not become Ready; the end of its log ($log, or journalctl -u k1s):" >&2
         tail -n 15 $log >&2 || true
         exit 1
