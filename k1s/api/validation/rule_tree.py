@@ -22,12 +22,13 @@ _SELF = frozenset({"self"})
 _BOTH = frozenset({"self", "oldSelf"})
 _OLD = frozenset({"oldSelf"})
 REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+_LOOP = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
 _SEGMENT = re.compile(r"\.([A-Za-z_][\w-]*)|\['((?:[^'\\]|\\.)*)'\]")
 
 
 @dataclass(slots=True)
 class Rule:
-    """`transition`: it speaks of oldSelf. `optional`: and has it as an optional value."""
+    """`transition`: it speaks of oldSelf. `optional`: and has it as an optional value. `loops`: how many loops are in it."""
 
     program: Program
     text: str
@@ -37,6 +38,7 @@ class Rule:
     field_path: str
     transition: bool
     optional: bool
+    loops: int
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ def _compiled(raw: Object) -> Rule:
         field_path(raw.get("fieldPath") or ""),
         transition,
         bool(raw.get("optionalOldSelf")),
+        len(_LOOP.findall(raw.get("rule") or "")),
     )
 
 

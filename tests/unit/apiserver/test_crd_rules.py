@@ -236,8 +236,16 @@ def test_errors_in_rules() -> None:
 
 def test_a_list_cannot_cost_more_than_the_budget() -> None:
     schema = {"type": "array", "items": {"type": "integer", "x-kubernetes-validations": rules("self > 0")}}
-    (said,) = check(schema, [1] * 20_001)
-    assert said.startswith("v[20000]: 'operation cancelled: actual cost limit exceeded'")
+    (said,) = check(schema, [1] * 100_001)
+    assert said.startswith("v[100000]: 'operation cancelled: actual cost limit exceeded'")
+
+
+def test_loops_count_for_what_they_take() -> None:
+    loop = rules("self.all(a, self.all(b, a == b))")
+    schema = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": loop}}
+    assert check(schema, [[1] * 50] * 900) == []
+    (said,) = check(schema, [[1] * 50] * 1000)
+    assert said.startswith("v[9") and "call cost exceeds limit" in said
 
 
 NESTED: Object = {
