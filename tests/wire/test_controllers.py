@@ -17,6 +17,8 @@ from k1s.base.tasks import Supervisor
 from k1s.client.informer import WatchInformers
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
+from k1s.server.apiserver.admission.chain import AdmissionChain
+from k1s.server.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.controllers import app
@@ -104,6 +106,8 @@ async def cluster() -> AsyncIterator[Cluster]:
     out = Cluster(server, client)
     async with Supervisor() as tasks:
         await tasks.start("server", server.run)
+        # Who creates pods in a namespace that goes would keep it for ever.
+        server.admission = AdmissionChain((NamespaceLifecycle(client, server.informers),))
         for name in ("default", "kube-system"):
             await out.create("Namespace", name)
         await out.create("Node", "node1", spec={}, status={"conditions": [{"type": "Ready", "status": "True"}]})
