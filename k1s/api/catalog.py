@@ -46,6 +46,10 @@ class Resource:
     storage_version: str = ""
     storage_plural: str = ""
     custom: bool = False
+    # Further fields that a field selector may name (a definition's selectableFields).
+    selectable: tuple[str, ...] = ()
+    # What every request for this version is warned of.
+    deprecation: str = ""
 
     @property
     def api_version(self) -> str:
@@ -305,6 +309,12 @@ _STORED_AS = {
     ("events.k8s.io", "v1", "events"): ("", "v1", "events"),
 }
 
+# Group, version, kind -> the words of upstream's generated lifecycle.
+_DEPRECATED = {
+    ("", "v1", "ComponentStatus"): "v1 ComponentStatus is deprecated in v1.19+",
+    ("", "v1", "Endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
+
 
 def builtin_catalog() -> Catalog:
     """A new Catalog with every built-in resource; the caller may add to it."""
@@ -334,6 +344,7 @@ def _builtins() -> tuple[Resource, ...]:
                     storage_group=stored[0],
                     storage_version=stored[1],
                     storage_plural=stored[2],
+                    deprecation=_DEPRECATED.get((group, version, kind), ""),
                 )
             )
     return tuple(out)

@@ -116,7 +116,7 @@ class Response:
 class Stream:
     """An answer in chunks (watches, logs, proxies). The adapter closes the iterator when the client goes away.
 
-    With `flush` each chunk is sent at once; closing calls the iterator's aclose().
+    Each chunk is sent at once; closing calls the iterator's aclose().
     """
 
     chunks: AsyncIterator[bytes]

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -21,13 +22,14 @@ from k1s.api.catalog import Catalog, Resource, builtin_catalog
 from k1s.api.convert import convert
 from k1s.api.errors import ApiError, internal, timeout
 from k1s.base.clock import REAL_CLOCK, Clock
-from k1s.base.http import Answer, Handler, Request
+from k1s.base.http import Answer, Handler, Request, Response, Stream
 from k1s.base.metrics import Registry as Metrics
 from k1s.server.apiserver import request_info
 from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.call import warning
 from k1s.server.apiserver.conversion import Conversion
 from k1s.server.apiserver.crds import CustomResources
 from k1s.server.apiserver.discovery import Discovery
@@ -194,7 +196,10 @@ class ApiServer:
         handler = self._registry.find(info)
         if info.resource is not None and not info.resource.persisted:
             accepted(request)  # reviews have no other form, so a Table is refused here for all of them
-        return await handler(request, info, user, self)
+        answer = await handler(request, info, user, self)
+        if info.resource is not None and info.resource.deprecation and isinstance(answer, Response | Stream):
+            answer = replace(answer, headers=[*answer.headers, warning(info.resource.deprecation)])
+        return answer
 
     def _open(self, path: str) -> bool:
         return any(path == p or (p.endswith("/") and path.startswith(p)) for p in self._open_paths)

@@ -155,13 +155,14 @@ class Call:
             obj["metadata"] = {}
 
     def warning_headers(self) -> list[tuple[str, str]]:
-        """RFC 7234 Warning headers, as client-go prints them."""
-        return [("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(self.warnings)]
+        """What kubectl prints before its answer."""
+        return [warning(text) for text in dict.fromkeys(self.warnings)]
 
 
-def _quoted(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat.replace("\\", "\\\\").replace('"', '\\"')
+def warning(text: str) -> tuple[str, str]:
+    """A Warning header (RFC 7234), as client-go reads it."""
+    flat = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
+    return "Warning", f'299 - "{flat}"'
 
 
 async def read_body(request: Request) -> bytes:

@@ -28,6 +28,7 @@ from k1s.api.validation.rule_tree import RuleNode, compile_rules
 from k1s.base.clock import rfc3339
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object, finished
 from k1s.server.apiserver.entries import Entry
+from k1s.server.apiserver.group_order import version_key
 from k1s.server.apiserver.strategies.extension import CLEANUP
 from k1s.storage.interface import Origin
 
@@ -280,7 +281,20 @@ def _rows(spec: Object) -> Iterable[Resource]:
             storage_version=storage,
             storage_plural=names["plural"],
             custom=True,
+            selectable=tuple(f["jsonPath"].removeprefix(".") for f in version.get("selectableFields") or ()),
+            deprecation=_deprecation(spec, version) if version.get("deprecated") else "",
         )
+
+
+def _deprecation(spec: Object, version: Object) -> str:
+    """The author's words, or upstream's, which name a version to use instead if there is one."""
+    if version.get("deprecationWarning") is not None:
+        return str(version["deprecationWarning"])
+    kind, group = spec["names"]["kind"], spec["group"]
+    text = f"{group}/{version['name']} {kind} is deprecated"
+    better = [v["name"] for v in spec["versions"] if v.get("served") and not v.get("deprecated")]
+    better = [name for name in better if version_key(name) < version_key(version["name"])]
+    return f"{text}; use {group}/{better[0]} {kind}" if better else text
 
 
 def _set_status(crd: Object, conflict: str, now: str) -> None:

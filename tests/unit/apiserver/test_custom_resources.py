@@ -187,3 +187,30 @@ async def test_informers_follow_a_definition_that_comes_back(api: Api) -> None:
             await asyncio.sleep(0)
         await _established(api)
     assert seen == ["+", "-", "+", "-"]
+
+
+async def test_a_deprecated_version_warns_everybody(api: Api) -> None:
+    (one, two) = definition()["spec"]["versions"]
+    made = definition(versions=[{**one, "deprecated": True}, two])
+    await api.ok("POST", CRDS, made)
+    for _ in range(100):
+        if (await api("GET", FOOS)).status == 200:
+            break
+        await asyncio.sleep(0)
+    assert (await api("GET", FOOS)).warnings == ['299 - "example.com/v1 Foo is deprecated; use example.com/v2 Foo"']
+    assert (await api("POST", FOOS, foo("a"))).warnings == ['299 - "example.com/v1 Foo is deprecated; use example.com/v2 Foo"']
+    assert (await api("GET", FOOS.replace("v1", "v2"))).warnings == []
+    found = await api.ok("GET", f"{CRDS}/foos.example.com")
+    found["spec"]["versions"][0]["deprecationWarning"] = 'say "two"'
+    await api.ok("PUT", f"{CRDS}/foos.example.com", found)
+    for _ in range(100):
+        if (warnings := (await api("GET", FOOS)).warnings) == ['299 - "say \\"two\\""']:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(warnings)
+
+
+async def test_endpoints_are_deprecated(api: Api) -> None:
+    words = ['299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"']
+    assert (await api("GET", "/api/v1/namespaces/default/endpoints")).warnings == words
+    assert (await api("GET", "/api/v1/namespaces/default/configmaps")).warnings == []
