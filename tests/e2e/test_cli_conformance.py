@@ -173,6 +173,7 @@ spec:
     served: true
     storage: true
     subresources: {status: {}}
+    selectableFields: [{jsonPath: .spec.bars}]
     additionalPrinterColumns: [{name: Bars, type: integer, jsonPath: .spec.bars}]
     schema:
       openAPIV3Schema:
@@ -208,6 +209,9 @@ def test_custom_resources_are_explained_and_validated(cluster: Cluster, namespac
         assert made["spec"] == {"bars": 3, "free": {"any": {"thing": 1}}} and "status" not in made
         cluster.kubectl("patch", "foo", "f", "--subresource=status", "--type=merge", "-p", '{"status":{"seen":true}}')
         assert cluster.get("foo", "f")["status"] == {"seen": True}
+        assert "Standard object's metadata." in cluster.kubectl("explain", "foos.metadata").stdout
+        assert cluster.kubectl("get", "foos", "--field-selector=spec.bars=3", "-o", "name").stdout == "foo.cli.example.com/f\n"
+        assert cluster.kubectl("get", "foos", "--field-selector=spec.bars=4", "-o", "name").stdout == ""
         assert re.search(r"NAME\s+BARS\nf\s+3", cluster.kubectl("get", "foos").stdout)
     finally:
         cluster.kubectl("delete", "crd", "foos.cli.example.com", "--timeout=20s")

@@ -25,6 +25,18 @@ from k1s.version import GIT_VERSION
 
 Object = dict[str, Any]
 
+# The words of every kind's own fields, for custom kinds too.
+_MORE = "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+_API_VERSION = (
+    "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas "
+    f"to the latest internal value, and may reject unrecognized values. {_MORE}#resources"
+)
+_KIND = (
+    "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint "
+    f"the client submits requests to. Cannot be updated. In CamelCase. {_MORE}#types-kinds"
+)
+_METADATA = f"Standard object's metadata. {_MORE}#metadata"
+
 _V3 = "#/components/schemas/"
 _V2 = "#/definitions/"
 _V2_PROTOBUF = "v2 as protobuf"
@@ -59,9 +71,9 @@ class OpenApi:
         """The schema of a custom resource in one version, as its definition has it."""
         gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
         properties = {
-            "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this object."},
-            "kind": {"type": "string", "description": "Kind is the name of the type of this object."},
-            "metadata": {"allOf": [{"$ref": _V3 + definitions.OBJECT_META}], "description": "Standard object metadata."},
+            "apiVersion": {"type": "string", "description": _API_VERSION},
+            "kind": {"type": "string", "description": _KIND},
+            "metadata": {"allOf": [{"$ref": _V3 + definitions.OBJECT_META}], "description": _METADATA},
         }
         full = {**schema, "properties": {**(schema.get("properties") or {}), **properties}}
         full.setdefault("type", "object")

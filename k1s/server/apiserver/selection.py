@@ -56,7 +56,7 @@ _ABSENT = {"status.replicas": "0", "status.successful": "0", "spec.hostNetwork":
 
 
 def _supported(resource: Resource) -> tuple[str, ...]:
-    return (*_EVERYWHERE, *_FIELDS.get((resource.stored_group, resource.kind), ()))
+    return (*_EVERYWHERE, *_FIELDS.get((resource.stored_group, resource.kind), ()), *resource.selectable)
 
 
 def _field(obj: Object, path: str) -> str:
