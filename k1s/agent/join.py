@@ -16,7 +16,6 @@ import base64
 import hmac
 import http.client
 import logging
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from k1s.base import pki
 from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.base.files import PUBLIC, read_if_exists, write_atomic
+from k1s.base.host import default_address, host_name
 
 log = logging.getLogger("k1s.agent.join")
 
@@ -116,18 +116,8 @@ async def renew(config: AgentConfig, addresses: str) -> None:
 
 def node_identity(config: AgentConfig) -> tuple[str, str]:
     """This node's name and address: as configured, else the host's name and the address of the default route."""
-    name = (config.node_name or socket.gethostname()).lower()
-    return name, config.node_ip or _default_address()
-
-
-def _default_address() -> str:
-    """The source address of the way out. Connecting a datagram socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:  # no default route: a machine that is alone
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+    name = (config.node_name or host_name()).lower()
+    return name, config.node_ip or default_address()
 
 
 class _Files:

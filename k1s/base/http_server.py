@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -32,20 +31,12 @@ from k1s.base.http import (
     Stream,
     WebSocketUpgrade,
 )
+from k1s.base.http_library import without_system_cas
 from k1s.base.http_upgrade import OpenWebSocket, RawStream
 
-# aiohttp reads the system's CA bundle at import (80-150 ms) although every context here is explicit.
-_saved = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-os.environ["SSL_CERT_FILE"], os.environ["SSL_CERT_DIR"] = "/dev/null", "/nonexistent"
-try:
+with without_system_cas():
     from aiohttp import web
     from aiohttp.web_protocol import RequestHandler
-finally:
-    for _name, _value in _saved.items():
-        if _value is None:
-            del os.environ[_name]
-        else:
-            os.environ[_name] = _value
 
 log = logging.getLogger("k1s.http")
 

@@ -9,7 +9,6 @@ Every failure to reach the server is a TransportError, which is an ApiError 503:
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import time
@@ -21,6 +20,7 @@ from urllib.parse import quote, urlencode
 
 from k1s.api.errors import ApiError
 from k1s.base.http import Handler, Headers, MemoryBody, Request, Response, Stream
+from k1s.base.http_library import without_system_cas
 
 Query = Sequence[tuple[str, str]]
 
@@ -109,17 +109,8 @@ def client_tls(
 
 
 def _import_aiohttp() -> ModuleType:
-    # aiohttp parses the system's CA bundle when imported (100 ms and 3 MB); every context here is explicit.
-    saved = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-    os.environ["SSL_CERT_FILE"], os.environ["SSL_CERT_DIR"] = os.devnull, "/nonexistent"
-    try:
+    with without_system_cas():
         import aiohttp
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
     return aiohttp
 
 

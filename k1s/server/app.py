@@ -233,6 +233,8 @@ async def _node_ready(informers: InformerFactory, name: str, since: float) -> No
     done = asyncio.Event()
 
     def changed(old: Object | None, new: Object | None) -> None:
+        if done.is_set():
+            return  # handlers stay; every heartbeat comes by here
         node, lease = nodes.get(name), leases.get(name, NODE_LEASES)
         renewed = (lease or {}).get("spec", {}).get("renewTime")
         if node is not None and meta.is_true(node, "Ready") and renewed and parse_rfc3339(renewed) >= since:

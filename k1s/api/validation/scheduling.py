@@ -11,27 +11,9 @@ from k1s.api import names
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, named, one_of, strings
-from k1s.api.validation.selectors import label_selector
+from k1s.api.validation.selectors import expression, label_selector
 
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
-
-
-def _node_expression(errs: Errors, field: str, term: Object) -> None:
-    operator, values = term.get("operator"), term.get("values") or []
-    if operator in ("In", "NotIn"):
-        if not values:
-            errs.append(required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-    elif operator in ("Exists", "DoesNotExist"):
-        if values:
-            errs.append(forbidden_field(f"{field}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"))
-    elif operator in ("Gt", "Lt"):
-        if len(values) != 1:
-            errs.append(required(f"{field}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'"))
-    else:
-        errs.append(invalid_value(f"{field}.operator", operator or "", "not a valid selector operator"))
-    strings(errs, f"{field}.key", term.get("key") or "", names.qualified_name)
-    for index, value in enumerate(values):
-        strings(errs, f"{field}.values[{index}]", value, names.label_value)
 
 
 def _node_field(errs: Errors, field: str, term: Object) -> None:
@@ -49,10 +31,10 @@ def _node_field(errs: Errors, field: str, term: Object) -> None:
 
 
 def _node_term(errs: Errors, field: str, term: Object) -> None:
-    for index, expression in enumerate(term.get("matchExpressions") or ()):
-        _node_expression(errs, f"{field}.matchExpressions[{index}]", expression)
-    for index, expression in enumerate(term.get("matchFields") or ()):
-        _node_field(errs, f"{field}.matchFields[{index}]", expression)
+    for index, wanted in enumerate(term.get("matchExpressions") or ()):
+        expression(errs, f"{field}.matchExpressions[{index}]", wanted, numeric=True)
+    for index, wanted in enumerate(term.get("matchFields") or ()):
+        _node_field(errs, f"{field}.matchFields[{index}]", wanted)
 
 
 def node_selector(errs: Errors, field: str, selector: Object) -> None:

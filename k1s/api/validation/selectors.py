@@ -14,7 +14,8 @@ from k1s.api.validation.object_meta import label_map
 from k1s.api.validation.rules import Errors, strings
 
 
-def _expression(errs: Errors, field: str, term: Object) -> None:
+def expression(errs: Errors, field: str, term: Object, *, numeric: bool = False) -> None:
+    """One requirement of a label selector; `numeric` also takes Gt and Lt, as selectors of nodes do."""
     operator, values = term.get("operator"), term.get("values") or []
     if operator in ("In", "NotIn"):
         if not values:
@@ -22,6 +23,9 @@ def _expression(errs: Errors, field: str, term: Object) -> None:
     elif operator in ("Exists", "DoesNotExist"):
         if values:
             errs.append(forbidden_field(f"{field}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"))
+    elif numeric and operator in ("Gt", "Lt"):
+        if len(values) != 1:
+            errs.append(required(f"{field}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'"))
     else:
         errs.append(invalid_value(f"{field}.operator", operator or "", "not a valid selector operator"))
     strings(errs, f"{field}.key", term.get("key") or "", names.qualified_name)
@@ -35,7 +39,7 @@ def label_selector(errs: Errors, field: str, selector: Any) -> None:
         return
     label_map(errs, f"{field}.matchLabels", selector.get("matchLabels"))
     for index, term in enumerate(selector.get("matchExpressions") or ()):
-        _expression(errs, f"{field}.matchExpressions[{index}]", term)
+        expression(errs, f"{field}.matchExpressions[{index}]", term)
 
 
 def is_empty(selector: Any) -> bool:
