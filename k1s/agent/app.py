@@ -16,11 +16,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from k1s.agent import certificates, join, machine, network
+from k1s.agent import certificates, join, machine
 from k1s.agent.config import AgentConfig
 from k1s.agent.containerd import Containerd, ContainerdError
 from k1s.agent.containers.images import ImageManager
 from k1s.agent.context import AgentContext
+from k1s.agent.network import app as network
 from k1s.agent.node import conditions, images, lease, register
 from k1s.agent.node.info import NodeFault
 from k1s.agent.pods import manager

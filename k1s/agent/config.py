@@ -36,6 +36,11 @@ class AgentConfig:
     snapshotter: str = option("snapshotter", "overlayfs", "containerd snapshotter")
     cluster_cidr: str = option("cluster-cidr", "10.42.0.0/16", "range of pod addresses")
     service_cidr: str = option("service-cidr", "10.43.0.0/16", "range of service addresses")
+    network_backend: str = option(
+        "network-backend",
+        "vxlan",
+        "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none (given by the server)",
+    )
     cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service")
     cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
     resolv_conf: str = option(

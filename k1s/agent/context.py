@@ -52,6 +52,8 @@ class AgentContext:
     # Whoever makes the node more or less fit for pods says so here: name -> why not; empty means ready. See node/conditions.
     not_ready: dict[str, str] = field(default_factory=dict)
     readiness_handlers: list[Callable[[], None]] = field(default_factory=list)
+    # Called with the new address when the machine's has changed; `node_ip` is the new one already.
+    address_handlers: list[Callable[[str], None]] = field(default_factory=list)
     # Called at every renewal of the node's lease (10 s): the one tick there is, for what must be looked at now and then.
     heartbeat_handlers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -71,6 +73,14 @@ class AgentContext:
             "pods": self.config.max_pods,
             **machine.hugepages,
         }
+
+    def set_node_ip(self, address: str) -> None:
+        """The machine has another address (DHCP): whoever told others of the old one hears of it."""
+        if address == self.node_ip:
+            return
+        self.node_ip = address
+        for handler in self.address_handlers:
+            handler(address)
 
     def set_ready(self, part: str, why_not: str = "") -> None:
         """A part (network, runtime) is ready, or says why it is not; the Node's Ready condition follows."""

@@ -82,7 +82,7 @@ def _end(file: Path) -> None:
 
 def _take_back(agent: AgentConfig) -> None:
     from k1s.agent import teardown
-    from k1s.agent.network import remove_cni
+    from k1s.agent.network.app import remove_cni
     from k1s.net import teardown as network
 
     asyncio.run(teardown.stop_all(agent))

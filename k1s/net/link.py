@@ -1,6 +1,6 @@
 """Links, addresses and routes of the calling thread's network namespace.
 
-Owns: rtnetlink's messages for the few things k1s does. Called by: agent.network, cni.add, cni.delete, teardown; always in a
+Owns: rtnetlink's messages for the few things k1s does. Called by: agent.network.app, cni.add, cni.delete, teardown; always in a
 worker thread, because it blocks and because namespaces are entered by thread. Never does: decide which links there should be.
 Everything named `ensure_` may be repeated.
 """

@@ -1,6 +1,6 @@
 """What leaves the pods' world: masquerading.
 
-Owns: the table k1s-masq and its text. Called by: agent.network, through `apply`. Never does: services (proxy/), host ports.
+Owns: the table k1s-masq and its text. Called by: agent.network.app, through `apply`. Never does: services (proxy/), host ports.
 
 Pod to outside: the node's own address. A pod that reaches itself through a service or a host port: the bridge's address,
 else it would drop an answer that claims to come from itself. Nothing else is touched: pods of all nodes see each other's

@@ -1,6 +1,6 @@
 """Hearing that somebody else changed k1s's tables (firewall restarts, `nft flush ruleset`).
 
-Owns: the netlink subscription to nftables changes. Called by: agent.network. Never does: repair; look at other tables.
+Owns: the netlink subscription to nftables changes. Called by: agent.network.app. Never does: repair; look at other tables.
 Standard library only; costs nothing while nobody changes rules.
 
 Whose change it was the kernel tells with each transaction, as a thread id in the first pid namespace, which is not the id

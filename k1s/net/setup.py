@@ -1,6 +1,6 @@
 """The node's side of the pod network: bridge, forwarding, masquerading, host ports.
 
-Owns: the order of making it, and the path of its memory. Called by: agent.network. Never does: serve CNI calls.
+Owns: the order of making it, and the path of its memory. Called by: agent.network.app. Never does: serve CNI calls.
 Everything may be repeated; what a killed agent left is taken over, pods stay connected.
 """
 

@@ -26,6 +26,9 @@ class ServerConfig:
     cluster_cidr: str = option("cluster-cidr", "10.42.0.0/16", "range of pod addresses")
     service_cidr: str = option("service-cidr", "10.43.0.0/16", "range of service addresses")
     service_node_port_range: str = option("service-node-port-range", "30000-32767", "ports for NodePort services")
+    network_backend: str = option(
+        "network-backend", "vxlan", "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none"
+    )
     cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service")
     cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
     write_kubeconfig: str = option(

@@ -23,7 +23,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parent))
 import netlab
 
-from k1s.agent import network
+from k1s.agent.network import app as network
 from k1s.agent.config import AgentConfig
 from k1s.api.catalog import Resource
 from k1s.base.clock import REAL_CLOCK

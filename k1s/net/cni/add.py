@@ -31,6 +31,8 @@ async def add(network: PodNetwork, call: Call) -> dict[str, Any]:
     except (IpamError, OSError) as error:
         raise CniError(FAILED, str(error)) from error
     try:
+        for prepare in network.before_start:
+            await prepare(attachment)
         mac = await network.in_thread(lambda: _wire(network, attachment, again=again))
         await _open_ports(network, attachment, again=again)
     except (link.LinkError, netns.NetnsError, NftError, OSError) as error:

@@ -1,6 +1,6 @@
 """CNI DEL and GC: a sandbox's interface, address and host ports go.
 
-Owns: the order (ports, link, address last). Called by: cni.service, agent.network (sandboxes that died while k1s was away).
+Owns: the order (ports, link, address last). Called by: cni.service, agent.network.app (sandboxes that died while k1s was away).
 Never does: fail because something is gone already.
 """
 
@@ -33,6 +33,8 @@ async def release(network: PodNetwork, attachment: Attachment) -> None:
     if attachment.ports:
         await _close_ports(network, attachment)
     await network.in_thread(lambda: link.delete(names.veth(*attachment.key)))
+    for clean in network.after_delete:
+        await clean(attachment)
     network.ipam.release(*attachment.key)
 
 

@@ -1,6 +1,7 @@
 """Telling containerd about k1s's CNI plugin.
 
-Owns: the conflist and the files in the plugin directory, both private to k1s's containerd. Called by: agent.network, teardown.
+Owns: the conflist and the files in the plugin directory, both private to k1s's containerd.
+Called by: agent.network.app, teardown.
 Never does: touch /etc/cni or /opt/cni.
 """
 

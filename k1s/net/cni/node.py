@@ -1,18 +1,18 @@
 """What a CNI call needs of its node.
 
-Owns: PodNetwork and its worker threads. Called by: agent.network (makes it), cni.add, delete, check, service.
+Owns: PodNetwork and its worker threads. Called by: agent.network.app (makes it), cni.add, delete, check, service.
 Never does: calls of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from k1s.net.ipam import Ipam
+from k1s.net.ipam import Attachment, Ipam
 from k1s.net.nft import Nft
 
 T = TypeVar("T")
@@ -35,6 +35,10 @@ class PodNetwork:
     bridge_mac: str
     mtu: int
     pool: ThreadPoolExecutor = field(default_factory=_pool)
+    # Awaited by ADD when the address is known and the sandbox has no interface yet: what must stand before a pod can send.
+    before_start: list[Callable[[Attachment], Awaitable[None]]] = field(default_factory=list)
+    # Awaited by DEL and GC when the interface is gone, before the address is free again.
+    after_delete: list[Callable[[Attachment], Awaitable[None]]] = field(default_factory=list)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Netlink and setns block, and a namespace is entered by one thread: both belong in a thread."""

@@ -1,6 +1,6 @@
 """The agent's side of CNI: a unix socket that answers the shim.
 
-Owns: the socket (0600), the bound on calls, and one call at a time per sandbox. Called by: agent.network.
+Owns: the socket (0600), the bound on calls, and one call at a time per sandbox. Called by: agent.network.app.
 Never does: the work of a call (add, delete, check).
 
 Bounds: 8 calls run at once, 128 more wait; beyond that a call is told to try again later (CNI code 11), which the runtime

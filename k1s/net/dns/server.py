@@ -1,6 +1,6 @@
 """The cluster's DNS server: UDP and TCP on one address.
 
-Owns: the sockets, and what happens to a question: zone, else cache, else forward. Called by: agent.network.
+Owns: the sockets, and what happens to a question: zone, else cache, else forward. Called by: agent.network.app.
 Never does: know a Service (answers).
 
 Bounds: 1,024 questions wait for upstream resolvers, further ones are dropped unanswered (a client asks again); 128 TCP

@@ -1,7 +1,7 @@
 """Services into the kernel: the whole table at start, afterwards only the elements that changed.
 
 Owns: what the kernel holds at the moment, who owns a frontend that two Services claim, and the transactions.
-Called by: agent.network. Never does: watch the API; decide what a Service means (plan).
+Called by: agent.network.app. Never does: watch the API; decide what a Service means (plan).
 
 Bounds: state is one plan per Service. Chains made on demand are kept until the next full load, which comes by itself when
 more than 512 have gathered. A transaction that the kernel refuses (somebody changed the table) is answered by a full load;

@@ -1,6 +1,6 @@
 """healthCheckNodePort: telling an outside load balancer whether this node has endpoints of a Service.
 
-Owns: a tiny HTTP listener per such port. Called by: agent.network. Never does: traffic of the Service itself.
+Owns: a tiny HTTP listener per such port. Called by: agent.network.app. Never does: traffic of the Service itself.
 Source: upstream pkg/proxy/healthcheck: 200 with endpoints, 503 without; the weight header for balancers that weigh.
 
 Bounds: one listener per Service of type LoadBalancer with externalTrafficPolicy Local; a request has 5 s and 8 KiB; 64

@@ -1,0 +1,156 @@
+"""The agent's network part: pod network, CNI service, service proxy, cluster DNS.
+
+Owns: their order, and keeping them alive together. Called by: agent.app as a part; `install_cni` also by packaging and tests.
+Never does: the work itself (k1s/net). With the fake runtime nothing is put on the host.
+
+Order: the Node's pod range > bridge and rules > addresses of sandboxes that died meanwhile > the parts > CNI socket >
+conflist. The conflist comes last because containerd takes pods once it sees one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from k1s.agent.config import AgentConfig
+from k1s.agent.context import AgentContext
+from k1s.agent.network.dns import DnsPart
+from k1s.agent.network.services import ServicePart
+from k1s.agent.network.state import NetworkError, NodeNetwork, Part
+from k1s.agent.service_watch import ServiceWatch
+from k1s.api.catalog import builtin
+from k1s.base.tasks import Supervisor
+from k1s.net import setup
+from k1s.net.cni import delete, install
+from k1s.net.cni.service import CniService
+from k1s.net.family import Network
+from k1s.net.monitor import Monitor, present
+from k1s.net.names import HOSTPORT_TABLE, MASQUERADE_TABLE
+from k1s.net.nft import Nft
+from k1s.net.proxy.table import Ranges
+
+Object = dict[str, Any]
+_PART = "network"
+_TABLES = [f"ip {name}" for name in (MASQUERADE_TABLE, HOSTPORT_TABLE)]
+_log = logging.getLogger("k1s.agent.network")
+
+
+def install_cni(config: AgentConfig) -> None:
+    """Put plugin and conflist where k1s's containerd looks for them."""
+    install.install(config.cni_conf_dir, config.cni_bin_dir, config.cni_socket)
+
+
+def remove_cni(config: AgentConfig) -> None:
+    install.remove(config.cni_conf_dir, config.cni_bin_dir, config.cni_socket)
+
+
+async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
+    """Runs until cancelled. `ready` when pods can be wired."""
+    if agent.config.fake_runtime:
+        ready()
+        await asyncio.get_running_loop().create_future()
+    agent.set_ready(_PART, "the node has no pod range (spec.podCIDR) yet")
+    pod_range = await _pod_range(agent)
+    services = ServiceWatch(agent.informers)
+    async with AsyncExitStack() as stack:
+        nft = Nft()
+        stack.push_async_callback(nft.close)
+        ranges = _ranges(agent.config, pod_range)
+        pods = await setup.open_network(_state_dir(agent.config), pod_range, ranges.cluster_pods, nft)
+        network = NodeNetwork(agent, nft, pods, ranges, services)
+        dns_address = agent.config.cluster_dns
+        await pods.in_thread(lambda: setup.service_link(pods, ranges.services, [dns_address]))
+        await _release_dead(network)
+        await services.start()
+        agent.metrics.gauge("k1s_pod_addresses", "Pod addresses in use on this node", read=lambda: len(pods.ipam.attachments()))
+        parts = await _start_parts(network, stack)
+        await _serve(network, parts, ready)
+
+
+async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part]:
+    """The parts in their order, each with its rules in the kernel before the next."""
+    dns = DnsPart(network)
+    stack.push_async_callback(dns.close)
+    await dns.start()
+    parts: list[Part] = [ServicePart(network, dns.own_services)]
+    for part in parts:
+        stack.push_async_callback(part.close)
+        await part.start()
+    return [dns, *parts]
+
+
+async def _serve(network: NodeNetwork, parts: list[Part], ready: Callable[[], None]) -> None:
+    agent = network.agent
+    cni = CniService(network.pods)
+    monitor = Monitor()
+    await monitor.start(network.nft)
+    try:
+        await cni.start(agent.config.cni_socket)
+        install_cni(agent.config)
+        async with Supervisor() as tasks:
+            for part in parts:
+                tasks.spawn(type(part).__name__, part.follow())
+            tasks.spawn("rule monitor", _repair(network, monitor, parts))
+            agent.set_ready(_PART)
+            ready()
+    finally:
+        monitor.close()
+        await cni.stop()
+
+
+async def _repair(network: NodeNetwork, monitor: Monitor, parts: list[Part]) -> None:
+    """Somebody flushed or changed our tables: write them again. At most once a second, so that two such programs do not race."""
+    tables = [*_TABLES, *(table for part in parts for table in part.tables)]
+    while True:
+        if not await monitor.wait() and await present(network.nft, tables):
+            continue
+        _log.warning("somebody else changed k1s's nftables tables, writing them again")
+        async with network.turn:
+            await setup.write_rules(network.pods, network.ranges.cluster_pods)
+            for part in parts:
+                await part.repair()
+        await network.agent.clock.sleep(1.0)
+
+
+async def _release_dead(network: NodeNetwork) -> None:
+    live = {sandbox.id for sandbox in await network.agent.runtime.list_pod_sandboxes()}
+    for attachment in await delete.release_dead(network.pods, live):
+        _log.info("released %s: its sandbox %s (%s) is gone", attachment.address, attachment.container_id[:12], attachment.pod)
+
+
+def _state_dir(config: AgentConfig) -> Path:
+    return config.agent_dir / "network"
+
+
+def _ranges(config: AgentConfig, pod_range: Network) -> Ranges:
+    return Ranges((pod_range,), _networks("cluster-cidr", config.cluster_cidr), _networks("service-cidr", config.service_cidr))
+
+
+def _networks(flag: str, text: str) -> tuple[Network, ...]:
+    try:
+        found = tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
+    except ValueError as error:
+        raise NetworkError(f"--{flag} {text}: {error}") from error
+    if not any(network.version == 4 for network in found):
+        raise NetworkError(f"--{flag} {text}: an IPv4 range is needed; IPv6-only clusters do not work yet")
+    return found
+
+
+async def _pod_range(agent: AgentContext) -> Network:
+    """The IPv4 range that the control plane gave this node; waits for it."""
+    node_informer = agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}")
+    given: asyncio.Future[Network] = asyncio.get_running_loop().create_future()
+
+    def changed(_: Object | None, node: Object | None) -> None:
+        spec = (node or {}).get("spec") or {}
+        for text in spec.get("podCIDRs") or [spec.get("podCIDR")]:
+            if text and ":" not in text and not given.done():
+                given.set_result(ipaddress.ip_network(text))
+
+    node_informer.add_handler(changed)
+    return await given
