@@ -57,8 +57,10 @@ def eventually(probe: Callable[[], Any], seconds: float = 30.0, what: str = "") 
 class Cluster:
     """A server with its agent. All its files are below `home`, all its links in the namespace `netns`."""
 
-    def __init__(self, name: str) -> None:
-        self.netns = name
+    images = ("pause.tar", "busybox.tar")
+
+    def __init__(self, name: str, *, node: str = "node-1", address: str = NODE_ADDRESS) -> None:
+        self.netns, self.node, self.address = name, node, address
         # Unix socket paths must stay short.
         self.home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp"))
         self.data, self.run_dir = self.home / "data", self.home / "run"
@@ -79,36 +81,51 @@ class Cluster:
         for command in (
             ["link", "set", "lo", "up"],
             ["link", "add", "uplink0", "type", "bridge"],
-            ["addr", "add", f"{NODE_ADDRESS}/24", "dev", "uplink0"],
+            ["addr", "add", f"{self.address}/24", "dev", "uplink0"],
             ["link", "set", "uplink0", "up"],
             ["route", "add", "default", "via", "192.0.2.1"],
         ):
             run("ip", "-n", self.netns, *command)
 
-    def start(self, *flags: str, wait: bool = True) -> None:
+    def prepare_files(self) -> Path:
+        """The images to import; returns the resolver configuration."""
         images = self.data / "agent" / "images"
         images.mkdir(parents=True, exist_ok=True)
-        for image in (TOOLS / "images").glob("*.tar"):
-            if not (images / image.name).exists():
-                shutil.copy(image, images / image.name)
+        for name in self.images:
+            image = TOOLS / "images" / name
+            if image.exists() and not (images / name).exists():
+                shutil.copy(image, images / name)
         resolv = self.home / "resolv.conf"
         resolv.write_text("nameserver 192.0.2.53\n")
-        command = self.inside(
-            sys.executable, "-m", "k1s.cli.main", "server", "--data-dir", self.data, "--run-dir", self.run_dir,
-            "--write-kubeconfig", self.kubeconfig, "--pod-log-dir", self.home / "pods", "--node-name", "node-1",
-            "--resolv-conf", resolv, *flags,
-        )  # fmt: skip
-        with self.log.open("ab") as log:
-            self.server = subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True, cwd=self.home)
+        return resolv
+
+    def node_flags(self) -> list[str | Path]:
+        return [
+            "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", self.home / "pods",
+            "--node-name", self.node, "--resolv-conf", self.prepare_files(),
+        ]  # fmt: skip
+
+    def start(self, *flags: str, wait: bool = True) -> None:
+        """A server with its agent. Packaged add-ons are off: the tests of them start their own."""
+        disable = [] if any(flag == "--disable" for flag in flags) else ["--disable", "traefik"]
+        self.spawn("server", "--write-kubeconfig", self.kubeconfig, *self.node_flags(), *disable, *flags)
         if wait:
             self.wait_ready()
+
+    def spawn(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        """`k1s ARGUMENTS` in the background; its output goes to `log`."""
+        command = self.inside(sys.executable, "-m", "k1s.cli.main", *arguments)
+        with self.log.open("ab") as log:
+            self.server = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**self.env, **(env or {})}, start_new_session=True, cwd=self.home
+            )
 
     def wait_ready(self) -> None:
         def ready() -> bool:
             assert self.server is not None
             if self.server.poll() is not None:
                 raise RuntimeError(f"the server ended:\n{self.tail()}")
-            result = self.kubectl("wait", "--for=condition=Ready", "node/node-1", "--timeout=20s", check=False)
+            result = self.kubectl("wait", "--for=condition=Ready", f"node/{self.node}", "--timeout=20s", check=False)
             return result.returncode == 0
 
         try:
