@@ -21,6 +21,7 @@ from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
 from k1s.cli.steps import Steps
 from k1s.server.config import ServerConfig
+from k1s.server.controllers.service_lb_pool import PoolError, configured_pools
 
 CONFIG_FILE = Path("/etc/k1s/config.yaml")
 
@@ -91,6 +92,10 @@ def _check(config: ServerConfig) -> None:
         raise ConfigError(f"--cluster-dns: {error}") from error
     if dns not in services:
         raise ConfigError(f"--cluster-dns {dns} is not in --service-cidr {services}")
+    try:
+        configured_pools(config.loadbalancer_pool, config.cluster_cidr, config.service_cidr)
+    except PoolError as error:
+        raise ConfigError(str(error)) from error
     if not 0 < config.https_listen_port < 65536:
         raise ConfigError(f"--https-listen-port: {config.https_listen_port} is not a port")
     try:

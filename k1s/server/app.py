@@ -38,6 +38,8 @@ from k1s.server.certificates import FRONT_PROXY, ServerCertificates
 from k1s.server.config import ServerConfig
 from k1s.server.controllers import app as controllers
 from k1s.server.controllers.config import CertificateSigners, ControllerConfig
+from k1s.server.controllers.service_lb_plan import BalancerConfig
+from k1s.server.controllers.service_lb_pool import configured_pools
 from k1s.server.join import PATHS, JoinHandler, load_tokens
 from k1s.server.scheduler import app as scheduler
 from k1s.server.security import Security
@@ -179,6 +181,7 @@ async def _start_controllers(
         ca_bundle=certificates.server_ca_pem.decode(),
         cluster_cidr=config.cluster_cidr,
         control_plane_node=node_name,
+        load_balancer=_balancer(config),
         signers=CertificateSigners(client_ca.certificate, client_ca.key, kubelet_ca.certificate, kubelet_ca.key),
     )
     manager = RestClient(LocalTransport(server.handle, CONTROLLER_USER), "kube-controller-manager", clock=clock)
@@ -194,6 +197,13 @@ async def _start_controllers(
 
     await tasks.start("controllers", run_controllers)
     await tasks.start("scheduler", run_scheduler)
+
+
+def _balancer(config: ServerConfig) -> BalancerConfig:
+    """Who serves LoadBalancer Services, with which addresses."""
+    pools = configured_pools(config.loadbalancer_pool, config.cluster_cidr, config.service_cidr)
+    reserved = BalancerConfig().reserved | {("TCP", config.https_listen_port)}
+    return BalancerConfig("servicelb" not in config.disable, pools, reserved)
 
 
 @asynccontextmanager

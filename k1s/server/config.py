@@ -26,6 +26,12 @@ class ServerConfig:
     cluster_cidr: str = option("cluster-cidr", "10.42.0.0/16", "range of pod addresses")
     service_cidr: str = option("service-cidr", "10.43.0.0/16", "range of service addresses")
     service_node_port_range: str = option("service-node-port-range", "30000-32767", "ports for NodePort services")
+    loadbalancer_pool: tuple[str, ...] = option(
+        "loadbalancer-pool",
+        (),
+        "addresses of the hosts' network for LoadBalancer Services, e.g. 192.168.1.240-192.168.1.250 (default: the nodes' own)",
+        metavar="RANGE",
+    )
     network_backend: str = option(
         "network-backend", "vxlan", "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none"
     )

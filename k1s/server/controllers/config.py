@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from k1s.server.controllers.service_lb_plan import BalancerConfig
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateSigners:
@@ -32,5 +34,6 @@ class ControllerConfig:
     # Pods that ended: above this many the oldest are deleted.
     terminated_pod_threshold: int = 12_500
     signers: CertificateSigners = CertificateSigners()
+    load_balancer: BalancerConfig = field(default_factory=BalancerConfig)
     # Names of controllers not to run.
     disabled: tuple[str, ...] = ()

@@ -188,6 +188,7 @@ ROLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("kube-system", "system:controller:bootstrap-signer"): ("core: secrets = read",),
     ("kube-system", "system:controller:cloud-provider"): ("core: configmaps = create get list watch",),
     ("kube-system", "system:controller:token-cleaner"): ("core: secrets = delete get list watch", _EVENTS),
+    ("kube-system", "k1s:load-balancer"): ("core: secrets (k1s-load-balancer) = get list watch",),
     ("kube-system", "system::leader-locking-kube-controller-manager"): _LOCKING,
     ("kube-system", "system::leader-locking-kube-scheduler"): _LOCKING,
     ("kube-public", "system:controller:bootstrap-signer"): (
@@ -203,6 +204,7 @@ ROLE_BINDINGS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
         "extension-apiserver-authentication-reader",
         ("User:system:kube-controller-manager", "User:system:kube-scheduler"),
     ),
+    ("kube-system", "k1s:load-balancer"): ("k1s:load-balancer", ("Group:system:nodes",)),
     ("kube-system", "system::leader-locking-kube-controller-manager"): (
         "system::leader-locking-kube-controller-manager",
         (
