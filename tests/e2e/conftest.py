@@ -207,3 +207,12 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     yield name
     cluster.kubectl("config", "set-context", "--current", "--namespace=default")
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def hosts(tools: Path) -> Iterator[Any]:
+    """Three hosts, one server (hosts.Hosts); shared by the tests of the session, which leave it whole and Ready."""
+    from .hosts import cluster_of
+
+    with cluster_of(f"k1h{os.getpid() % 100000}") as made:
+        yield made

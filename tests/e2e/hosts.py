@@ -95,14 +95,15 @@ class Host(Cluster):
         run("ip", "-n", self.lan, "link", "add", near, "type", "veth", "peer", "name", far)
         run("ip", "netns", "exec", self.lan, "ethtool", "-K", near, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
         run("ip", "netns", "exec", self.lan, "ethtool", "-K", far, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+        for end in (near, far):
+            run("ip", "-n", self.lan, "link", "set", end, "up")
         command = ["ip", "netns", "exec", self.lan, sys.executable, "-IS", str(_PUMP), self.link, near]
         pump = subprocess.Popen([*command, str(delay_ms), str(reorder), str(loss)], stdout=subprocess.PIPE)
         try:
             assert pump.stdout is not None
             assert pump.stdout.readline() == b"ready\n"
             run("ip", "-n", self.lan, "link", "set", self.link, "nomaster")
-            run("ip", "-n", self.lan, "link", "set", near, "up")
-            run("ip", "-n", self.lan, "link", "set", far, "master", "lan0", "up")
+            run("ip", "-n", self.lan, "link", "set", far, "master", "lan0")
             yield
         finally:
             pump.kill()
