@@ -30,6 +30,10 @@ if [ "$goal" = test ]; then
     need nft nftables
     need make make
     need git git
+    need ethtool ethtool
+    # A host with a wrong clock, in tests/e2e/hosts.py.
+    set -- /usr/lib/*/faketime/libfaketimeMT.so.1
+    need "$1" libfaketime
 fi
 if [ -n "$missing" ]; then
     [ "$(id -u)" = 0 ] || { say "missing:$missing - run this as root, or: apt-get install$missing"; exit 1; }
