@@ -3,10 +3,11 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up down purge check fix test unit root e2e build bench
+.PHONY: help up install down purge check fix test unit root e2e build bench
 
 help:
 	@echo "make up | down | purge    start, stop, stop and delete all data (root)"
+	@echo "make install              put k1s on this host and start nothing: a node then joins with k1s agent (root)"
 	@echo "make check | fix          lint, types, layers, fast tests | repair what can be repaired"
 	@echo "make test                 all tests, root ones included (root)"
 	@echo "make build | bench        dist/k1s, the one executable | measure the budgets"
@@ -14,6 +15,10 @@ help:
 up:
 	@sh packaging/prepare.sh run
 	@sh packaging/up.sh
+
+install:
+	@sh packaging/prepare.sh run
+	@sh packaging/install.sh
 
 down:
 	@sh packaging/down.sh

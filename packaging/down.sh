@@ -5,9 +5,12 @@ set -eu
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "k1s needs root: sudo make down" >&2; exit 1; }
 run=/run/k1s
-if [ -d /run/systemd/system ] && [ -e /etc/systemd/system/k1s.service ]; then
-    systemctl stop k1s.service
-    rm -f /etc/systemd/system/k1s.service
+if [ -d /run/systemd/system ]; then
+    for unit in k1s.service k1s-agent.service; do
+        [ -e /etc/systemd/system/$unit ] || continue
+        systemctl disable --now $unit
+        rm -f /etc/systemd/system/$unit
+    done
     systemctl daemon-reload
 fi
 if [ -s $run/supervise.pid ]; then

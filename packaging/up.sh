@@ -3,38 +3,15 @@
 # With systemd it becomes the unit k1s.service, otherwise packaging/supervise.sh restarts it when it dies.
 set -eu
 cd "$(dirname "$0")/.."
-here=$(pwd)
 [ "$(id -u)" = 0 ] || { echo "k1s needs root: sudo make up" >&2; exit 1; }
-data=${K1S_DATA_DIR:-/var/lib/k1s}
 kubeconfig=${K1S_KUBECONFIG:-/etc/k1s/k1s.yaml}
 run=/run/k1s
 log=/var/log/k1s.log
 
-# The images that a machine without a registry needs; the agent imports what it finds there.
-mkdir -p "$data/agent/images" $run
-for image in .tools/images/*.tar; do
-    target="$data/agent/images/$(basename "$image")"
-    cmp -s "$image" "$target" || { cp "$image" "$target.partial" && mv "$target.partial" "$target"; }
-done
-
-cat > .tools/k1s <<WRAPPER
-#!/bin/sh
-# Written by 'make up' in $here; removed by 'make down'.
-K1S_BIN_DIR="$here/.tools/bin" exec "$here/.venv/bin/python" -m k1s.cli.main "\$@"
-WRAPPER
-chmod 755 .tools/k1s
-if ! cmp -s .tools/k1s /usr/local/bin/k1s; then
-    if [ -e /usr/local/bin/k1s ] && ! grep -q "Written by 'make up'" /usr/local/bin/k1s; then
-        echo "/usr/local/bin/k1s is not ours; remove it first" >&2
-        exit 1
-    fi
-    install -m 755 .tools/k1s /usr/local/bin/k1s
-fi
+sh packaging/install.sh up
 
 running() { [ -s $run/supervise.pid ] && kill -0 "$(cat $run/supervise.pid)" 2>/dev/null; }
 if [ -d /run/systemd/system ]; then
-    install -m 644 packaging/systemd/k1s.service /etc/systemd/system/k1s.service
-    systemctl daemon-reload
     systemctl start k1s.service
 elif ! running; then
     # journald bounds the log where there is systemd; here each start does.
