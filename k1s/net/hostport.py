@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from k1s.net.family import IPV4, Family, parse_address
+from k1s.net.family import IPV4, IPV6, Family, parse_address
 from k1s.net.ipam import Attachment, PortMapping
 from k1s.net.names import BRIDGE, HOSTPORT_TABLE
 
@@ -25,12 +25,12 @@ def plan(attachments: Iterable[Attachment], families: Sequence[Family] = (IPV4,)
     return "".join(_table(family) + _elements("add", family, attachments) for family in families)
 
 
-def plan_add(attachment: Attachment, families: Sequence[Family] = (IPV4,)) -> str:
+def plan_add(attachment: Attachment, families: Sequence[Family] = (IPV4, IPV6)) -> str:
     """Commands that open the attachment's ports; empty if it has none."""
     return "".join(_elements("add", family, [attachment]) for family in families)
 
 
-def plan_delete(attachment: Attachment, families: Sequence[Family] = (IPV4,)) -> str:
+def plan_delete(attachment: Attachment, families: Sequence[Family] = (IPV4, IPV6)) -> str:
     return "".join(_elements("delete", family, [attachment]) for family in families)
 
 
@@ -80,8 +80,9 @@ table {table} {{
 def _elements(verb: str, family: Family, attachments: Iterable[Attachment]) -> str:
     plain, bound = [], []
     for attachment in attachments:
-        for port in attachment.ports if family.owns(attachment.address) else ():
-            target = f" : {attachment.address} . {port.container_port}" if verb == "add" else ""
+        own = next((address for address in attachment.addresses if family.owns(address)), "")
+        for port in attachment.ports if own else ():
+            target = f" : {own} . {port.container_port}" if verb == "add" else ""
             host = parse_address(port.host_ip)
             if host is None or host.is_unspecified:
                 plain.append(f"{port.protocol} . {port.host_port}{target}")

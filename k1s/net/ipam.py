@@ -21,6 +21,9 @@ from typing import Any
 
 from k1s.net.family import Address, Network
 
+# Of a /64 only so many are used: each has an element in the masquerade table.
+MOST = 4096
+
 
 class IpamError(Exception):
     """No address can be given."""
@@ -46,6 +49,12 @@ class Attachment:
     netns: str
     pod: str = ""
     ports: tuple[PortMapping, ...] = ()
+    # Of the other family, in a cluster with two.
+    others: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.others)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -53,20 +62,21 @@ class Attachment:
 
 
 class Ipam:
-    """Addresses of one range. Bounded by the range itself."""
+    """Addresses of one range a family. Bounded by the ranges, and by MOST in those that are larger."""
 
-    def __init__(self, directory: Path, network: Network) -> None:
-        self.network = network
+    def __init__(self, directory: Path, *networks: Network) -> None:
+        self.networks = networks
         self._directory = directory
         self._lock = threading.Lock()
         self._by_key: dict[tuple[str, str], Attachment] = {}
         self._used: set[Address] = set()
-        self._last = self._load()
+        self._last = {network: gateway for network, gateway in zip(networks, self.gateways, strict=True)}
+        self._load()
 
     @property
-    def gateway(self) -> Address:
-        """The first address: the bridge's."""
-        return self.network.network_address + 1
+    def gateways(self) -> tuple[Address, ...]:
+        """The first address of each range: the bridge's."""
+        return tuple(network.network_address + 1 for network in self.networks)
 
     def reserve(
         self, container_id: str, interface: str, netns: str, *, pod: str = "", ports: Sequence[PortMapping] = ()
@@ -76,12 +86,13 @@ class Ipam:
             held = self._by_key.get((container_id, interface))
             if held is not None:
                 return held
-            address = self._next()
-            attachment = Attachment(str(address), container_id, interface, netns, pod, tuple(ports))
+            chosen = [self._next(network) for network in self.networks]
+            first, *others = map(str, chosen)
+            attachment = Attachment(first, container_id, interface, netns, pod, tuple(ports), tuple(others))
             self._write(attachment)
             self._by_key[attachment.key] = attachment
-            self._used.add(address)
-            self._last = address
+            self._used.update(chosen)
+            self._last.update(zip(self.networks, chosen, strict=True))
             return attachment
 
     def find(self, container_id: str, interface: str) -> Attachment | None:
@@ -94,7 +105,7 @@ class Ipam:
             attachment = self._by_key.pop((container_id, interface), None)
             if attachment is not None:
                 self._path(attachment.address).unlink(missing_ok=True)
-                self._used.discard(ipaddress.ip_address(attachment.address))
+                self._used.difference_update(map(ipaddress.ip_address, attachment.addresses))
 
     def attachments(self) -> list[Attachment]:
         with self._lock:
@@ -104,16 +115,17 @@ class Ipam:
         """The attachments of sandboxes that are not in `live` any more."""
         return [a for a in self.attachments() if a.container_id not in live]
 
-    def _next(self) -> Address:
+    def _next(self, network: Network) -> Address:
         # Rotation: an address that was just freed is the last to be used again, so that peers' caches have time to forget.
-        first, last = int(self.gateway) + 1, int(self.network.broadcast_address) - 1
-        size = last - first + 1
-        begin = int(self._last) - first + 1
+        gateway = network.network_address + 1
+        first, last = int(gateway) + 1, int(network.broadcast_address) - 1
+        size = min(last - first + 1, MOST)
+        begin = int(self._last[network]) - first + 1
         for step in range(size):
-            address = type(self.gateway)(first + (begin + step) % size)
+            address = type(gateway)(first + (begin + step) % size)
             if address not in self._used:
                 return address
-        raise IpamError(f"no free pod address in {self.network}: all {size} are in use")
+        raise IpamError(f"no free pod address in {network}: all {size} are in use")
 
     def _path(self, address: str) -> Path:
         return self._directory / f"{address.replace(':', '_')}.json"
@@ -126,22 +138,22 @@ class Ipam:
         finally:
             os.close(descriptor)
 
-    def _load(self) -> Address:
+    def _load(self) -> None:
         """Read the records; the newest one tells where rotation goes on."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        newest, last = -1, self.gateway
+        newest = -1
         for path in self._directory.glob("*.json"):
             attachment = _parse(path.read_bytes())
             if attachment is None:
                 path.unlink()
                 continue
-            address = ipaddress.ip_address(attachment.address)
+            addresses = [ipaddress.ip_address(text) for text in attachment.addresses]
             self._by_key[attachment.key] = attachment
-            self._used.add(address)
+            self._used.update(addresses)
             written = path.stat().st_mtime_ns
-            if written > newest and address in self.network:
-                newest, last = written, address
-        return last
+            if written > newest and any(a in network for a in addresses for network in self.networks):
+                newest = written
+                self._last.update({network: a for a in addresses for network in self.networks if a in network})
 
 
 def _parse(data: bytes) -> Attachment | None:
@@ -149,8 +161,10 @@ def _parse(data: bytes) -> Attachment | None:
     try:
         fields: dict[str, Any] = json.loads(data)
         ports = tuple(PortMapping(**port) for port in fields.pop("ports"))
-        attachment = Attachment(**fields, ports=ports)
-        ipaddress.ip_address(attachment.address)
+        others = tuple(fields.pop("others", ()))
+        attachment = Attachment(**fields, ports=ports, others=others)
+        for address in attachment.addresses:
+            ipaddress.ip_address(address)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return attachment

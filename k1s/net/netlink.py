@@ -1,6 +1,6 @@
 """One exchange with the kernel over a route netlink socket: messages, attributes, acknowledgements.
 
-Owns: framing and its errors. Called by: net.link, net.conntrack (attributes). Never does: know what a link or a route is.
+Owns: framing and its errors. Called by: link, route, veth, overlay, conntrack. Never does: know what a link or a route is.
 Blocks for as long as the kernel takes (well below a millisecond); the socket belongs to the network namespace that the thread
 was in when it was opened.
 """
@@ -38,6 +38,30 @@ class NetlinkError(Exception):
 
 def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def packed(address: str) -> bytes:
+    return socket.inet_pton(family_of(address), address)
+
+
+def packed_mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

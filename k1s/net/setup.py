@@ -1,83 +1,119 @@
-"""The node's side of the pod network: bridge, forwarding, masquerading, host ports.
+"""The node's side of the pod network: bridge, forwarding, masquerading, host ports, and the link of service addresses.
 
-Owns: the order of making it, and the path of its memory. Called by: agent.network.app. Never does: serve CNI calls.
+Owns: the order of making it, and the path of its memory. Called by: agent.network.app, net.repair. Never does: serve CNI calls.
 Everything may be repeated; what a killed agent left is taken over, pods stay connected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from k1s.net import hostport, link, masquerade, names, sysctl
+from k1s.net import hostport, link, masquerade, names, route, sysctl
 from k1s.net.cni.node import PodNetwork
-from k1s.net.family import Network
+from k1s.net.family import Network, family_of
 from k1s.net.ipam import Ipam
 from k1s.net.nft import Nft
+from k1s.net.route import Route
 
-_DEFAULT_MTU = 1500
+DEFAULT_MTU = 1500
 # These vanish with the bridge and need no memory. send_redirects: pods of one node talk through the bridge's own interface
-# (see link.configure_pod), the kernel must not tell them of a shorter way. rp_filter: no pod speaks for addresses elsewhere.
+# (see veth.configure_pod), the kernel must not tell them of a shorter way. rp_filter: no pod speaks for addresses elsewhere.
+# route_localnet: see hostport.
 _BRIDGE_SYSCTLS = {"send_redirects": "0", "rp_filter": "1"}
+_ROUTE_LOCALNET = {f"net/ipv4/conf/{names.BRIDGE}/route_localnet": "1"}
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 
 def sysctl_memory(state_dir: Path) -> Path:
     return state_dir / "sysctl.json"
 
 
-async def open_network(state_dir: Path, pod_range: Network, cluster_ranges: Sequence[Network], nft: Nft) -> PodNetwork:
-    """Make or take over the node's bridge and tables; pods can be wired when this returns."""
-    ipam = Ipam(state_dir / "addresses", pod_range)
-    network = PodNetwork(ipam=ipam, nft=nft, bridge=0, bridge_mac="", mtu=0)
-    made = await network.in_thread(lambda: _bridge(ipam, sysctl_memory(state_dir)))
-    network.bridge, network.bridge_mac, network.mtu = made.index, made.mac, made.mtu
-    await masquerade.apply(nft, [pod_range], cluster_ranges)
-    await nft.run(hostport.plan(ipam.attachments()))
+async def open_network(
+    state_dir: Path, pod_ranges: Network | Sequence[Network], cluster_ranges: Sequence[Network], nft: Nft, *, mtu: int = 0
+) -> PodNetwork:
+    """Make or take over the node's bridge and tables; pods can be wired when this returns. `mtu` 0: the uplink's."""
+    ranges = tuple(pod_ranges) if isinstance(pod_ranges, Sequence) else (pod_ranges,)
+    ipam = Ipam(state_dir / "addresses", *ranges)
+    network = PodNetwork(ipam=ipam, nft=nft, bridge=0, bridge_mac=_bridge_mac(ipam), mtu=mtu)
+    await network.in_thread(lambda: _prepare(network, sysctl_memory(state_dir)))
+    await write_rules(network, cluster_ranges)
     # Only now: the rules that keep pods from the host's loopback stand (see hostport).
-    await network.in_thread(lambda: sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/route_localnet": "1"}))
+    await network.in_thread(lambda: sysctl.write(_ROUTE_LOCALNET))
     return network
 
 
-def service_link(network: PodNetwork, service_ranges: Sequence[Network], addresses: Sequence[str]) -> None:
-    """The link that holds the cluster DNS address, with the route for every service address. In a worker thread.
+def _prepare(network: PodNetwork, memory: Path) -> None:
+    if not network.mtu:
+        upstream = route.uplink()
+        network.mtu = upstream.mtu if upstream else DEFAULT_MTU
+    sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
+    if any(pods.version == 6 for pods in network.ipam.networks):
+        _forward_ipv6(memory)
+    ensure_bridge(network)
 
-    The route makes services reachable on a host without a default route, keeps packets for services that do not exist on
-    this host, and gives the host an address that every pod can answer. A bridge without ports does what a dummy link does,
+
+def _forward_ipv6(memory: Path) -> None:
+    """A router ignores router advertisements unless told otherwise: then a host that lives by them would lose its way out."""
+    listening = [path for path in _IPV6.glob("*/accept_ra") if path.read_text().strip() == "1"]
+    sysctl.write({f"net/ipv6/conf/{path.parent.name}/accept_ra": "2" for path in listening}, memory)
+    sysctl.write({"net/ipv6/conf/all/forwarding": "1"}, memory)
+
+
+def bridge_addresses(network: PodNetwork) -> list[str]:
+    pairs = zip(network.ipam.gateways, network.ipam.networks, strict=True)
+    return [f"{gateway}/{pods.prefixlen}" for gateway, pods in pairs]
+
+
+def ensure_bridge(network: PodNetwork, *, localnet: bool = False) -> None:
+    """`localnet`: the shield of hostport stands already."""
+    held = bridge_addresses(network)
+    network.bridge = link.ensure_link(names.BRIDGE, "bridge", mtu=network.mtu, mac=network.bridge_mac, addresses=held)
+    link.remove_addresses(names.BRIDGE, held)
+    sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/{name}": value for name, value in _BRIDGE_SYSCTLS.items()})
+    if localnet:
+        sysctl.write(_ROUTE_LOCALNET)
+
+
+def ensure_service_link(routes: Sequence[Route], held: Sequence[str]) -> None:
+    """The link that holds the cluster DNS addresses `held`, with the route for every service address. In a worker thread.
+
+    The routes make services reachable on a host without a default route, keep packets for services that do not exist on
+    this host, and give the host an address that every pod can answer. A bridge without ports does what a dummy link does,
     and needs no kernel module that the pods' bridge does not need.
     """
-    held = [f"{a}/{128 if ':' in a else 32}" for a in addresses]
     link.ensure_link(names.DNS_LINK, "bridge", addresses=held)
     link.remove_addresses(names.DNS_LINK, held)
-    for service_range in service_ranges:
-        if service_range.version == network.ipam.network.version:
-            link.ensure_route(str(service_range), names.DNS_LINK, source=str(network.ipam.gateway))
+    for wanted in routes:
+        route.ensure(wanted)
+
+
+def service_routes(service_ranges: Sequence[Network], sources: Mapping[int, str]) -> list[Route]:
+    """`sources` by IP version: what this host's own packets to services come from."""
+    return [
+        Route(str(services), names.DNS_LINK, source=sources[services.version])
+        for services in service_ranges
+        if services.version in sources
+    ]
+
+
+def held_addresses(addresses: Sequence[str]) -> list[str]:
+    return [f"{a}/{128 if ':' in a else 32}" for a in addresses]
+
+
+def service_link(network: PodNetwork, service_ranges: Sequence[Network], addresses: Sequence[str]) -> None:
+    """`ensure_service_link` on a node with a bridge of k1s's."""
+    sources: dict[int, str] = {gateway.version: str(gateway) for gateway in network.ipam.gateways}
+    ensure_service_link(service_routes(service_ranges, sources), held_addresses(addresses))
 
 
 async def write_rules(network: PodNetwork, cluster_ranges: Sequence[Network]) -> None:
-    """Masquerading and host ports again, after somebody flushed them."""
-    await masquerade.apply(network.nft, [network.ipam.network], cluster_ranges)
-    await network.nft.run(hostport.plan(network.ipam.attachments()))
-
-
-def _bridge(ipam: Ipam, memory: Path) -> link.Link:
-    upstream = link.uplink()
-    address = f"{ipam.gateway}/{ipam.network.prefixlen}"
-    link.ensure_link(
-        names.BRIDGE,
-        "bridge",
-        mtu=upstream.mtu if upstream else _DEFAULT_MTU,
-        mac=_bridge_mac(ipam),
-        addresses=[address],
-    )
-    link.remove_addresses(names.BRIDGE, [address])
-    sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
-    sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/{name}": value for name, value in _BRIDGE_SYSCTLS.items()})
-    found = link.find(names.BRIDGE)
-    if found is None:
-        raise link.LinkError(f"bridge {names.BRIDGE} vanished while it was made")
-    return found
+    """Masquerading and host ports, at start and after somebody flushed them."""
+    families = [family_of(pods) for pods in network.ipam.networks]
+    await masquerade.apply(network.nft, network.ipam.networks, cluster_ranges)
+    await network.nft.run(hostport.plan(network.ipam.attachments(), families))
 
 
 def _bridge_mac(ipam: Ipam) -> str:
     """Fixed and locally administered: without one a bridge takes the lowest of its ports' and changes it as pods come."""
-    return "02:" + ":".join(f"{byte:02x}" for byte in (b"\x6b" + ipam.gateway.packed[-4:]))
+    return "02:" + ":".join(f"{byte:02x}" for byte in (b"\x6b" + ipam.gateways[0].packed[-4:]))

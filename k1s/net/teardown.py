@@ -22,7 +22,7 @@ def remove_all(state_dir: Path | None = None) -> list[str]:
     """
     removed = _tables()
     for found in link.links():
-        if found.name in (names.BRIDGE, names.DNS_LINK) or (found.kind == "veth" and names.is_veth(found.name)):
+        if found.name in names.LINKS or (found.kind == "veth" and names.is_veth(found.name)):
             if link.delete(found.name):
                 removed.append(f"link {found.name}")
     if state_dir is not None:

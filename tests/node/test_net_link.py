@@ -1,4 +1,4 @@
-"""k1s.net.link against the kernel, looked at with iproute2. Each test lives in a namespace of its own."""
+"""k1s.net.link, route and veth against the kernel, looked at with iproute2. Each test lives in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from k1s.net import link, netns
+from k1s.net import link, netns, route, veth
+from k1s.net.route import Route
 from tests.node import netlab
 
 
@@ -37,9 +38,9 @@ def test_what_is_not_there(here: str) -> None:
     assert link.find("nothing") is None
     assert link.addresses("nothing") == []
     assert link.delete("nothing") is False
-    assert link.uplink() is None
+    assert route.uplink() is None
     with pytest.raises(link.LinkError, match="no link nothing"):
-        link.ensure_route("10.9.0.0/16", "nothing")
+        route.ensure(Route("10.9.0.0/16", "nothing"))
 
 
 def test_the_kernels_reason_is_in_the_error(here: str) -> None:
@@ -59,29 +60,34 @@ def test_the_uplink_is_the_default_route_with_the_best_metric(here: str) -> None
     netlab.run("ip", "route", "add", "default", "via", "192.0.1.1", "metric", "200")
     netlab.run("ip", "route", "add", "default", "via", "192.0.2.1", "metric", "100")
     netlab.run("ip", "route", "add", "default", "via", "192.0.1.1", "metric", "1", "table", "77")
-    found = link.uplink()
+    found = route.uplink()
     assert found is not None and found.name == "up2"
 
 
 def test_a_route_is_replaced(here: str) -> None:
     link.ensure_link("k1s0", "bridge", addresses=["10.1.0.1/24", "10.1.0.2/24"])
     for source in ("10.1.0.1", "10.1.0.2"):
-        link.ensure_route("10.43.0.0/16", "k1s0", source=source)
-    (route,) = ip("route", "show", "10.43.0.0/16")
-    assert (route["dev"], route["prefsrc"], route["scope"], route["protocol"]) == ("k1s0", "10.1.0.2", "link", "static")
+        route.ensure(Route("10.43.0.0/16", "k1s0", source=source))
+    (seen,) = ip("route", "show", "10.43.0.0/16")
+    assert (seen["dev"], seen["prefsrc"], seen["scope"], seen["protocol"]) == ("k1s0", "10.1.0.2", "link", "107")
+    ours = Route("10.43.0.0/16", "k1s0", source="10.1.0.2")
+    assert route.own() == [ours]
+    route.remove(ours)
+    route.remove(ours)
+    assert route.own() == []
 
 
 @pytest.mark.parametrize(("address", "gateway"), [("10.1.0.9", "10.1.0.1"), ("fd00::9", "fd00::1")])
 def test_a_pods_pair(here: str, address: str, gateway: str) -> None:
     bridge = link.ensure_link("k1s0", "bridge")
-    pod = link.PodInterface("eth0", address, gateway, 1400)
+    pod = veth.PodInterface("eth0", (address,), (gateway,), 1400)
     with netlab.namespace() as other, open(netlab.path_of(other)) as descriptor:
-        link.add_veth("veth0", pod, bridge, descriptor.fileno())
+        veth.add("veth0", pod, bridge, descriptor.fileno())
         (ours,) = ip("link", "show", "veth0")
         assert (ours["master"], ours["mtu"], ours["linkinfo"]["info_slave_data"]["hairpin"]) == ("k1s0", 1400, True)
         with netns.entered(netlab.path_of(other)):
-            mac = link.configure_pod(pod)
-            assert link.configure_pod(pod) == mac  # may be repeated
+            mac = veth.configure_pod(pod)
+            assert veth.configure_pod(pod) == mac  # may be repeated
             (inside,) = ip("link", "show", "eth0")
             assert (inside["address"], inside["operstate"], inside["mtu"]) == (mac, "UP", 1400)
             family = "-6" if ":" in address else "-4"
@@ -89,7 +95,7 @@ def test_a_pods_pair(here: str, address: str, gateway: str) -> None:
             assert (default["gateway"], default["dev"]) == (gateway, "eth0")
             assert f"{address}/{'128' if ':' in address else '32'}" in link.addresses("eth0")
         with pytest.raises(link.LinkError, match="veth veth0: File exists"):
-            link.add_veth("veth0", pod, bridge, descriptor.fileno())
+            veth.add("veth0", pod, bridge, descriptor.fileno())
         assert link.delete("veth0") is True
         assert link.find("veth0") is None
 

@@ -5,6 +5,8 @@ Owns: the comparison. Called by: cni.service. Never does: repair.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from k1s.net import link, names, netns
 from k1s.net.cni.call import CHECK_FAILED, NOT_AVAILABLE, Call, CniError
 from k1s.net.cni.node import PodNetwork
@@ -16,7 +18,7 @@ async def check(network: PodNetwork, call: Call) -> None:
     attachment = network.ipam.find(call.container_id, call.interface)
     if attachment is None:
         raise CniError(CHECK_FAILED, f"sandbox {call.container_id} has no address")
-    fault = await network.in_thread(lambda: _fault(call, attachment.address))
+    fault = await network.in_thread(lambda: _fault(call, attachment.addresses))
     if fault:
         raise CniError(CHECK_FAILED, fault)
 
@@ -27,7 +29,7 @@ async def status(network: PodNetwork) -> None:
         raise CniError(NOT_AVAILABLE, f"bridge {names.BRIDGE} is gone; restart the k1s agent")
 
 
-def _fault(call: Call, address: str) -> str:
+def _fault(call: Call, addresses: Sequence[str]) -> str:
     host_end = names.veth(call.container_id, call.interface)
     if link.find(host_end) is None:
         return f"link {host_end} is gone"
@@ -36,8 +38,10 @@ def _fault(call: Call, address: str) -> str:
             inside = link.find(call.interface)
             if inside is None or not inside.up:
                 return f"interface {call.interface} is missing or down in {call.netns}"
-            if address not in (a.partition("/")[0] for a in link.addresses(call.interface)):
-                return f"interface {call.interface} does not have the address {address}"
+            held = {a.partition("/")[0] for a in link.addresses(call.interface)}
+            for address in addresses:
+                if address not in held:
+                    return f"interface {call.interface} does not have the address {address}"
     except (netns.NetnsError, link.LinkError) as error:
         return str(error)
     return ""

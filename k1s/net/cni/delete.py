@@ -52,4 +52,4 @@ async def _close_ports(network: PodNetwork, attachment: Attachment) -> None:
     except NftError:
         # Somebody flushed the table, or a call was cut off between record and rule: write the whole table anew.
         others = [a for a in network.ipam.attachments() if a.key != attachment.key]
-        await network.nft.run(hostport.plan(others))
+        await network.nft.run(hostport.plan(others, network.families))

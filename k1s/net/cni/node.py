@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from k1s.net.family import Family, family_of
 from k1s.net.ipam import Attachment, Ipam
 from k1s.net.nft import Nft
 
@@ -39,6 +40,10 @@ class PodNetwork:
     before_start: list[Callable[[Attachment], Awaitable[None]]] = field(default_factory=list)
     # Awaited by DEL and GC when the interface is gone, before the address is free again.
     after_delete: list[Callable[[Attachment], Awaitable[None]]] = field(default_factory=list)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        return tuple(family_of(network) for network in self.ipam.networks)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Netlink and setns block, and a namespace is entered by one thread: both belong in a thread."""

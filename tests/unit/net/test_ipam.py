@@ -16,7 +16,7 @@ SMALL = ipaddress.ip_network("10.42.7.0/29")
 def test_first_last_and_full(tmp_path: Path) -> None:
     ipam = Ipam(tmp_path, SMALL)
     given = [ipam.reserve(f"c{n}", "eth0", "/ns").address for n in range(5)]
-    assert str(ipam.gateway) == "10.42.7.1"
+    assert [str(gateway) for gateway in ipam.gateways] == ["10.42.7.1"]
     assert given == ["10.42.7.2", "10.42.7.3", "10.42.7.4", "10.42.7.5", "10.42.7.6"]
     with pytest.raises(IpamError, match=r"no free pod address in 10.42.7.0/29: all 5 are in use"):
         ipam.reserve("c5", "eth0", "/ns")
