@@ -1,6 +1,7 @@
 """inotify(7) for asyncio: to be woken by files instead of looking at them.
 
-Owns: one inotify descriptor and its reading. Called by: agent (logs, image imports, static pods). Never does: recurse.
+Owns: one inotify descriptor and its reading. Called by: agent (logs, image imports, static pods),
+server/addons (manifests). Never does: recurse.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 MODIFY, CLOSE_WRITE, MOVED_TO, CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x2, 0x8, 0x80, 0x100, 0x200, 0x400, 0x800
-_OVERFLOW = 0x4000
+MOVED_FROM = 0x40
+_OVERFLOW, _IGNORED = 0x4000, 0x8000
 _EVENT = struct.Struct("iIII")
 _READ_BYTES = 64 * 1024
 
@@ -78,6 +80,8 @@ class Inotify:
             position += length
             if mask & _OVERFLOW:
                 events.extend(FileEvent(path, "", 0) for path in self._paths.values())
+            elif mask & _IGNORED:
+                self._paths.pop(descriptor, None)  # the directory is gone, and with it the watch
             elif descriptor in self._paths:
                 events.append(FileEvent(self._paths[descriptor], os.fsdecode(name), mask))
         return events

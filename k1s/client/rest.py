@@ -90,9 +90,15 @@ class RestClient:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
+        strict: bool = False,
         cause: int = 0,
     ) -> Object:
-        query = _query(fieldManager=field_manager or self.component, force="true" if force else "")
+        """`strict`: fields that the kind does not have are refused, as kubectl asks for."""
+        query = _query(
+            fieldManager=field_manager or self.component,
+            force="true" if force else "",
+            fieldValidation="Strict" if strict else "",
+        )
         path = resource.path(namespace, name, subresource)
         return await self._json("PATCH", path, query, patch, content_type=content_type, cause=cause)
 

@@ -1,6 +1,6 @@
 """The server: what starts, in order.
 
-store > certificates > API server (cache, security) > listener > default objects > controllers > scheduler > agent
+store > certificates > API server (cache, security) > listener > default objects > controllers > scheduler > add-ons > agent
 
 Owns: that order, and ending in the opposite one. Called by: cli/server. Never does: the parts' work.
 Every part runs in one Supervisor: the unexpected end of one ends the server, whose own supervisor starts it again.
@@ -25,24 +25,30 @@ from k1s.base.host import default_address, host_name
 from k1s.base.http import Answer, Handler, Request
 from k1s.base.pki import PkiError
 from k1s.base.tasks import Supervisor
+from k1s.client import kubeconfig
 from k1s.client.interface import InformerFactory, Object
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
+from k1s.server.addons import app as addons
+from k1s.server.addons.context import AddonSettings
 from k1s.server.agent_process import AgentProcess, start_time
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
 from k1s.server.apiserver.subresources.streams import Streams
 from k1s.server.bootstrap import ensure_defaults
-from k1s.server.certificates import FRONT_PROXY, ServerCertificates
+from k1s.server.certificates import ADMIN, FRONT_PROXY, ServerCertificates
 from k1s.server.config import ServerConfig
 from k1s.server.controllers import app as controllers
 from k1s.server.controllers.config import CertificateSigners, ControllerConfig
 from k1s.server.controllers.service_lb_plan import BalancerConfig
 from k1s.server.controllers.service_lb_pool import configured_pools
-from k1s.server.join import PATHS, JoinHandler, load_tokens
+from k1s.server.join import PATHS, JoinHandler
 from k1s.server.scheduler import app as scheduler
 from k1s.server.security import Security
+from k1s.server.tokens import JoinTokens, load_tokens
+from k1s.server.tunnel import PATH as TUNNEL_PATH
+from k1s.server.tunnel import Tunnels
 from k1s.storage.errors import StoreError
 from k1s.storage.expiry import Expiry
 from k1s.storage.interface import Store
@@ -53,6 +59,7 @@ log = logging.getLogger("k1s.server")
 # In-process parts are trusted as the API server itself.
 SERVER_USER = UserInfo("system:apiserver", ("system:masters", "system:authenticated"))
 CONTROLLER_USER = UserInfo("system:kube-controller-manager", ("system:masters", "system:authenticated"))
+ADDON_USER = UserInfo("system:k1s:addons", ("system:masters", "system:authenticated"))
 SCHEDULER_USER = UserInfo("system:kube-scheduler", ("system:masters", "system:authenticated"))
 EVENT_SECONDS = 3600.0
 NODE_LEASES = "kube-node-lease"
@@ -97,7 +104,7 @@ async def _serve(
     ready: Callable[[str], None],
     clock: Clock,
 ) -> None:
-    server, client, security = _api_server(config, store, certificates, clock)
+    server, client, security = _api_server(config, store, certificates, node_name, clock)
     audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     pid_file = run_dir / "server.json"
@@ -105,7 +112,7 @@ async def _serve(
     try:
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
-            server.admission = security.attach(server.informers, client, server.catalog, server.convert)
+            server.admission = security.attach(server.informers, client, server.catalog, server.convert, server.dialer.connect)
             pid_file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(pid_file, json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}).encode())
             step(f"API server on port {listener.port}")
@@ -125,6 +132,8 @@ async def _serve(
             await tasks.start("aggregation", server.aggregation.run)
             await _start_controllers(tasks, server, config, certificates, "" if config.disable_agent else node_name, clock)
             step("controllers and scheduler")
+            # Nothing waits for them: a node may need one of them to become Ready.
+            tasks.spawn("addons", _addons(server, config, certificates, clock))
             if not config.disable_agent:
                 await tasks.start("agent", AgentProcess(agent_argv, run_dir / "agent.json", clock).run)
                 await _node_ready(server.informers, node_name, began)
@@ -138,16 +147,18 @@ async def _serve(
 
 
 def _api_server(
-    config: ServerConfig, store: Store, certificates: ServerCertificates, clock: Clock
+    config: ServerConfig, store: Store, certificates: ServerCertificates, node_name: str, clock: Clock
 ) -> tuple[ApiServer, RestClient, Security]:
     security = Security(config, clock, [certificates.service_account_key])
     kubelet_tls = certificates.client_context()
-    tokens = load_tokens(config, certificates.server_ca_pem)
+    load_tokens(config, certificates.server_ca_pem)
+    tunnels = Tunnels(security.authenticate)
     joining: list[JoinHandler] = []
 
     async def join(request: Request) -> Answer:
         # Its client and informers are this server's own, so it is made at first use.
         if not joining:
+            tokens = JoinTokens(config, server.informers, clock)
             joining.append(JoinHandler(config, certificates, tokens, client, server.informers, clock))
         return await joining[0].handle(request)
 
@@ -159,10 +170,13 @@ def _api_server(
         clock=clock,
         impersonate=security.impersonate,
         handlers={**security.handlers(), **Streams(lambda: kubelet_tls).handlers()},
-        paths={**security.paths(), **dict.fromkeys(PATHS, join)},
-        open_paths=tuple(PATHS),
+        paths={**security.paths(), **dict.fromkeys(PATHS, join), TUNNEL_PATH: tunnels.handle},
+        open_paths=(*PATHS, TUNNEL_PATH),
         proxy_identity=certificates.load_front_proxy,
+        tunnels=tunnels,
+        local_node="" if config.disable_agent else node_name,
     )
+    tunnels.attach(server.informers)
     certificates.on_renewed.append(lambda name: server.aggregation.forget_identity() if name == FRONT_PROXY else None)
     client = RestClient(LocalTransport(server.handle, SERVER_USER), "k1s-server", clock=clock)
     return server, client, security
@@ -197,6 +211,19 @@ async def _start_controllers(
 
     await tasks.start("controllers", run_controllers)
     await tasks.start("scheduler", run_scheduler)
+
+
+async def _addons(server: ApiServer, config: ServerConfig, certificates: ServerCertificates, clock: Clock) -> None:
+    def admin() -> bytes:
+        pair = certificates.pair(ADMIN)
+        url = f"https://127.0.0.1:{config.https_listen_port}"
+        return kubeconfig.render(kubeconfig.Credentials(url, certificates.server_ca_pem, pair.certificate, pair.key))
+
+    bundled = os.environ.get("K1S_IMAGES_DIR")
+    images = (config.data_dir / "agent" / "images", *((Path(bundled),) if bundled else ()))
+    settings = AddonSettings(config.server_dir, images, frozenset(config.disable), admin)
+    client = RestClient(LocalTransport(server.handle, ADDON_USER), "k1s-addons", clock=clock)
+    await addons.run(client, server.informers, server.catalog, clock, settings)
 
 
 def _balancer(config: ServerConfig) -> BalancerConfig:

@@ -1,0 +1,318 @@
+"""Add-ons from a manifests directory, in front of the real API server (memory store, no sockets)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k1s.api.catalog import builtin
+from k1s.api.errors import ApiError
+from k1s.base.clock import REAL_CLOCK
+from k1s.base.http import Request
+from k1s.base.tasks import Supervisor
+from k1s.client.rest import RestClient
+from k1s.client.transport import LocalTransport
+from k1s.server.addons import app
+from k1s.server.addons.context import AddonSettings
+from k1s.server.apiserver.admission.chain import AdmissionChain
+from k1s.server.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from k1s.server.apiserver.app import ApiServer
+from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+from k1s.server.controllers.everything import stored
+from k1s.storage.memory import MemoryStore
+
+Object = dict[str, Any]
+ADMIN = UserInfo("admin", ("system:masters", "system:authenticated"))
+
+MAP = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{key: "{value}"}}\n'
+DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {kind: Widget, listKind: WidgetList, plural: widgets, singular: widget}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+"""
+WIDGET = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: one}\n"
+
+
+class Open:
+    """Everybody is the administrator and may do everything."""
+
+    async def authenticate(self, request: Request) -> UserInfo:
+        return ADMIN
+
+    async def authorize(self, user: UserInfo, info: RequestInfo) -> None:
+        return None
+
+
+class Rig:
+    """An API server that lives on while the add-ons are started and stopped."""
+
+    def __init__(self, server: ApiServer, home: Path) -> None:
+        self.server, self.home = server, home
+        self.client = RestClient(LocalTransport(server.handle, ADMIN), "test")
+        self.settings = AddonSettings(home / "server", (home / "images",), frozenset(), lambda: b"")
+        self.manifests = self.settings.manifests_dir
+        self.manifests.mkdir(parents=True)
+
+    @asynccontextmanager
+    async def running(self, settings: AddonSettings | None = None) -> AsyncIterator[None]:
+        client = RestClient(LocalTransport(self.server.handle, ADMIN), "k1s-addons")
+        async with Supervisor() as tasks:
+            tasks.spawn(
+                "addons",
+                app.run(client, self.server.informers, self.server.catalog, REAL_CLOCK, settings or self.settings),
+            )
+            try:
+                await self.until(lambda: self.server.catalog.by_kind("k3s.cattle.io", "v1", "Addon"))
+                yield
+            finally:
+                tasks.stop()
+
+    async def until(self, probe: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not (found := probe()):
+            if asyncio.get_running_loop().time() > deadline:
+                raise AssertionError("never became true")
+            await asyncio.sleep(0.01)
+        return found
+
+    def find(self, kind: str, name: str, namespace: str = "default", api_version: str = "v1") -> Object | None:
+        resource = self.server.catalog.by_api_version(api_version, kind)
+        return self.server.informers.informer(resource).get(name, namespace) if resource is not None else None
+
+    def data(self, name: str) -> str | None:
+        return ((self.find("ConfigMap", name) or {}).get("data") or {}).get("key")
+
+    def addon(self, name: str) -> Object | None:
+        return self.find("Addon", name, "kube-system", "k3s.cattle.io/v1")
+
+    def applied(self, name: str) -> str:
+        conditions = ((self.addon(name) or {}).get("status") or {}).get("conditions") or [{}]
+        return str(conditions[0].get("status", ""))
+
+    def objects(self, name: str) -> list[str]:
+        return [entry["name"] for entry in ((self.addon(name) or {}).get("status") or {}).get("objects") or []]
+
+    def events(self, reason: str) -> list[str]:
+        return [e["message"] for e in self.server.informers.informer(builtin("Event", "")).list() if e["reason"] == reason]
+
+    def everything(self) -> dict[str, str]:
+        """Every object with its revision."""
+        return {
+            f"{resource.qualified} {obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}": obj["metadata"][
+                "resourceVersion"
+            ]
+            for resource in stored(self.server.catalog)
+            for obj in self.server.informers.informer(resource).list()
+        }
+
+    async def settled(self) -> None:
+        """Long enough for the directory's changes to be looked at and worked on."""
+        await asyncio.sleep(0.8)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    store = MemoryStore()
+    await store.open()
+    server = ApiServer(store, authenticator=Open(), authorizer=Open())
+    async with Supervisor() as tasks:
+        await tasks.start("api", server.run)
+        made = Rig(server, tmp_path)
+        server.admission = AdmissionChain((NamespaceLifecycle(made.client, server.informers),))
+        for name in ("default", "kube-system"):
+            await made.client.create(builtin("Namespace"), {"metadata": {"name": name}})
+        yield made
+        tasks.stop()
+    await store.close()
+
+
+async def test_a_file_is_applied_followed_and_removed(rig: Rig) -> None:
+    file = rig.manifests / "things.yaml"
+    file.write_text(MAP.format(name="a", value="1") + "---\n" + MAP.format(name="b", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.data("a") and rig.data("b") and rig.applied("things") == "True")
+        assert sorted(rig.objects("things")) == ["a", "b"]
+        file.write_text(MAP.format(name="a", value="2"))
+        await rig.until(lambda: rig.data("a") == "2" and rig.data("b") is None)
+        await rig.until(lambda: rig.objects("things") == ["a"])
+        later = rig.manifests / "below" / "More Things.yml"
+        later.parent.mkdir()
+        later.write_text(MAP.format(name="c", value="3"))
+        await rig.until(lambda: rig.data("c") == "3")
+        file.unlink()
+        await rig.until(lambda: rig.data("a") is None and rig.addon("things") is None)
+        assert rig.data("c") == "3"
+        (rig.manifests / "below").rename(rig.home / "elsewhere")
+        await rig.until(lambda: rig.data("c") is None)
+        rig.manifests.rename(rig.home / "all")
+        await rig.settled()
+        (rig.manifests / "again.json").write_text(
+            '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"d"},"data":{"key":"4"}}'
+        )
+        await rig.until(lambda: rig.data("d") == "4")
+
+
+async def test_nothing_is_written_when_nothing_changed(rig: Rig) -> None:
+    (rig.manifests / "a.yaml").write_text(DEFINITION + "---\n" + WIDGET + "---\n" + MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "True")
+        await rig.settled()
+    before = rig.everything()
+    async with rig.running():
+        await rig.settled()
+        (rig.manifests / "a.yaml").touch()
+        await rig.settled()
+    assert rig.everything() == before
+
+
+async def test_a_file_deleted_while_nobody_looked(rig: Rig) -> None:
+    file = rig.manifests / "a.yaml"
+    file.write_text(MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "True")
+    file.unlink()
+    assert rig.data("a") == "1"
+    async with rig.running():
+        await rig.until(lambda: rig.data("a") is None and rig.addon("a") is None)
+
+
+async def test_skip_neither_applies_nor_removes(rig: Rig) -> None:
+    file, skip = rig.manifests / "a.yaml", rig.manifests / "a.yaml.skip"
+    file.write_text(MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.data("a") == "1")
+        skip.touch()
+        await rig.settled()
+        file.write_text(MAP.format(name="a", value="2"))
+        await rig.settled()
+        assert rig.data("a") == "1"
+        skip.unlink()
+        await rig.until(lambda: rig.data("a") == "2")
+        skip.touch()
+        await rig.settled()
+        file.unlink()
+        await rig.settled()
+        assert rig.data("a") == "2"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [1\n", "document 1: while parsing a flow sequence, line 1"),
+        (OK + "kind: ConfigMap\nmetadata: {name: x}\n", "document 2 (line 4): apiVersion: required"),
+        (OK + "a:\n\tb: 1\n", "line 5"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: x}\n", "metadata.name: required"),
+        ("apiVersion: v1\nkind: ConfigMap\nkind: Secret\nmetadata: {name: x}\n", 'duplicate field "kind"'),
+        ("- 1\n", "document 1 (line 1): not an object"),
+        (OK + OK, "document 2 (line 4): ConfigMap default/ok is there already"),
+    ],
+)  # fmt: skip
+async def test_a_file_that_cannot_be_read_changes_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture, text: str, says: str
+) -> None:
+    file, other = rig.manifests / "a.yaml", rig.manifests / "other.yaml"
+    file.write_text(MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "True")
+        with caplog.at_level(logging.ERROR, "k1s.addons"):
+            file.write_text(text)
+            await rig.until(lambda: rig.applied("a") == "False")
+            lines = [r.getMessage() for r in caplog.records if str(file) in r.getMessage()]
+        assert len(lines) == 1 and says in lines[0] and "\n" not in lines[0], lines
+        assert rig.data("a") == "1" and rig.find("ConfigMap", "ok") is None
+        await rig.until(lambda: any(says in message for message in rig.events("ApplyFailed")))
+        other.write_text(MAP.format(name="other", value="1"))
+        await rig.until(lambda: rig.data("other"))
+        file.write_text(MAP.format(name="a", value="2"))
+        await rig.until(lambda: rig.data("a") == "2" and rig.applied("a") == "True")
+
+
+async def test_a_refused_object_is_named_with_its_field_and_the_rest_applied(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 99999}]}\n"
+    odd = MAP.format(name="odd", value="1") + "colour: red\n"
+    file = rig.manifests / "mixed.yaml"
+    with caplog.at_level(logging.ERROR, "k1s.addons"):
+        file.write_text("---\n".join([service, odd, MAP.format(name="fine", value="1")]))
+        async with rig.running():
+            await rig.until(lambda: rig.applied("mixed") == "False")
+            assert rig.data("fine") == "1" and rig.find("ConfigMap", "odd") is None
+    lines = [r.getMessage() for r in caplog.records if "mixed" in r.getMessage()]
+    assert len(lines) == 2
+    assert f"{file}: document 1 (line 1), Service default/s:" in lines[0] and "spec.ports[0].port" in lines[0]
+    assert "document 2 (line 5), ConfigMap default/odd:" in lines[1] and 'unknown field "colour"' in lines[1]
+
+
+async def test_an_object_waits_for_its_definition(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    (rig.manifests / "a-widget.yaml").write_text(WIDGET)
+    with caplog.at_level(logging.ERROR, "k1s.addons"):
+        async with rig.running():
+            await rig.until(lambda: 'no kind "Widget"' in "".join(rig.events("ApplyFailed")))
+            (rig.manifests / "b.yaml").write_text(WIDGET.replace("one", "two") + "---" + DEFINITION)
+            await rig.until(lambda: rig.find("Widget", "one", api_version="example.com/v1"))
+            await rig.until(lambda: rig.find("Widget", "two", api_version="example.com/v1"))
+            await rig.until(lambda: rig.applied("a-widget") == rig.applied("b") == "True")
+    assert not [r for r in caplog.records if "/b.yaml" in r.getMessage()], "a definition of the same file is no fault"
+
+
+async def test_what_somebody_else_made_stays_and_so_does_a_definition_in_use(rig: Rig) -> None:
+    await rig.client.create(builtin("ConfigMap"), {"metadata": {"name": "mine", "namespace": "default"}, "data": {"key": "0"}})
+    file = rig.manifests / "a.yaml"
+    file.write_text(DEFINITION + "---\n" + WIDGET + "---\n" + MAP.format(name="mine", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.data("mine") == "1" and rig.applied("a") == "True")
+        widget = rig.server.catalog.by_kind("example.com", "v1", "Widget")
+        assert widget is not None
+        await rig.client.create(widget, {"metadata": {"name": "users", "namespace": "default"}})
+        file.unlink()
+        await rig.until(lambda: rig.addon("a") is None)
+        assert rig.data("mine") == "1"
+        assert rig.find("Widget", "users", api_version="example.com/v1") is not None
+        assert rig.find("Widget", "one", api_version="example.com/v1") is None
+        await rig.until(lambda: rig.events("DefinitionInUse"))
+
+
+async def test_an_object_of_two_files_goes_with_the_last(rig: Rig) -> None:
+    first, second = rig.manifests / "a.yaml", rig.manifests / "b.yaml"
+    first.write_text(MAP.format(name="shared", value="1"))
+    second.write_text(MAP.format(name="shared", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == rig.applied("b") == "True")
+        first.unlink()
+        await rig.until(lambda: rig.addon("a") is None)
+        assert rig.data("shared") == "1"
+        second.unlink()
+        await rig.until(lambda: rig.data("shared") is None)
+
+
+async def test_a_passing_refusal_is_tried_again(rig: Rig) -> None:
+    (rig.manifests / "a.yaml").write_text(MAP.format(name="a", value="1").replace("{name: a}", "{name: a, namespace: later}"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "False")
+        await rig.client.create(builtin("Namespace"), {"metadata": {"name": "later"}})
+        await rig.until(lambda: rig.find("ConfigMap", "a", "later"))
+        await rig.until(lambda: rig.applied("a") == "True")
+
+
+async def test_a_record_that_was_deleted_comes_back(rig: Rig) -> None:
+    (rig.manifests / "a.yaml").write_text(MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "True")
+        resource = rig.server.catalog.by_kind("k3s.cattle.io", "v1", "Addon")
+        assert resource is not None
+        old = rig.addon("a")
+        await rig.client.delete(resource, "a", "kube-system")
+        await rig.until(lambda: rig.applied("a") == "True" and rig.addon("a") != old)
+        with pytest.raises(ApiError):
+            await rig.client.get(builtin("ConfigMap"), "missing", "default")
