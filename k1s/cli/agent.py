@@ -12,6 +12,8 @@ from pathlib import Path
 from k1s.agent.config import AgentConfig
 from k1s.base import log
 from k1s.base.config import load
+from k1s.base.pid_file import running as pid_file_running
+from k1s.base.pid_file import write as write_pid_file
 from k1s.cli import check_config
 from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
@@ -31,6 +33,11 @@ def run(words: Sequence[str]) -> int:
             raise UserError(f"{finding.name}: {finding.remedy}")
     from k1s.agent import app
 
+    pid_file = config.run_dir / "node.json"
+    other = pid_file_running(pid_file)
+    if other:
+        raise UserError(f"an agent runs already (pid {other}) with {config.run_dir}; end it with: k1s stop")
+    write_pid_file(pid_file)
     steps = Steps()
     try:
         run_until_signal(app.run(config, step=steps.done, ready=steps.ready))
@@ -41,4 +48,6 @@ def run(words: Sequence[str]) -> int:
 
         logging.getLogger("k1s").exception("the agent ended by a fault")
         return EXIT_FAULT
+    finally:
+        pid_file.unlink(missing_ok=True)
     return 0

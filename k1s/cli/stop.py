@@ -7,7 +7,6 @@ or paths; it works whatever state k1s is in, and a second run finds nothing to d
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from k1s.agent.config import AgentConfig
 from k1s.base.config import load_all
+from k1s.base.pid_file import running
 from k1s.cli.errors import UserError
 from k1s.server.config import ServerConfig
 
@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
             print(f"would delete {path}")
         return 0
     # Each remembers its child's or its own process; the server first, or it would start the agent again.
-    for file in (agent.run_dir / "server.json", agent.run_dir / "agent.json"):
+    for file in (agent.run_dir / "server.json", agent.run_dir / "agent.json", agent.run_dir / "node.json"):
         _end(file)
     _take_back(agent)
     for path in doomed:
@@ -57,14 +57,8 @@ def run(words: Sequence[str]) -> int:
 
 def _end(file: Path) -> None:
     """TERM the process that a pid file names, wait for it, then KILL."""
-    try:
-        saved = json.loads(file.read_bytes())
-        pid, started = int(saved["pid"]), saved["started"]
-    except (OSError, ValueError, KeyError):
-        return
-    from k1s.server.agent_process import start_time
-
-    if start_time(pid) != started:
+    pid = running(file)
+    if not pid:
         file.unlink(missing_ok=True)
         return
     import select

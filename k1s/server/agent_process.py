@@ -21,6 +21,7 @@ from pathlib import Path
 from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
 from k1s.base.files import read_if_exists, write_atomic
+from k1s.base.pid_file import start_time
 
 log = logging.getLogger("k1s.server.agent")
 
@@ -135,14 +136,3 @@ class _Child:
             return "exit code unknown"
         code = self._process.returncode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def start_time(pid: int) -> str:
-    """The kernel's start time of a process, "" if there is none: a pid alone may have been given anew."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The command in parentheses may hold spaces; the 22nd field is the 20th after it.
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]

@@ -9,7 +9,6 @@ Every part runs in one Supervisor: the unexpected end of one ends the server, wh
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,9 +19,9 @@ from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.base import http_server
 from k1s.base.clock import REAL_CLOCK, Clock, parse_rfc3339
-from k1s.base.files import write_atomic
 from k1s.base.host import default_address, host_name
 from k1s.base.http import Answer, Handler, Request
+from k1s.base.pid_file import write as write_pid_file
 from k1s.base.pki import PkiError
 from k1s.base.tasks import Supervisor
 from k1s.client import kubeconfig
@@ -31,7 +30,7 @@ from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
 from k1s.server.addons import app as addons
 from k1s.server.addons.context import AddonSettings
-from k1s.server.agent_process import AgentProcess, start_time
+from k1s.server.agent_process import AgentProcess
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
@@ -113,8 +112,7 @@ async def _serve(
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
             server.admission = security.attach(server.informers, client, server.catalog, server.convert, server.dialer.connect)
-            pid_file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(pid_file, json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}).encode())
+            write_pid_file(pid_file)
             step(f"API server on port {listener.port}")
             await ensure_defaults(
                 client,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from k1s.base.clock import REAL_CLOCK
-from k1s.server.agent_process import AgentProcess, _Child, start_time
+from k1s.base.pid_file import start_time
+from k1s.server.agent_process import AgentProcess, _Child
 
 SLEEP = ["sleep", "1000"]
 
