@@ -148,7 +148,7 @@ def dns_client(port: int, names: list[str], answers: Any) -> None:
 async def dns(directory: Path) -> None:
     (directory / "resolv.conf").write_text("nameserver 127.0.0.2\n")
     forwarder = Forwarder(str(directory / "resolv.conf"), own_addresses=["127.0.0.1"], clock=REAL_CLOCK, port=5353)
-    server = DnsServer(Zone(objects(1000)[0]), forwarder, domain="cluster.local", address="127.0.0.1", port=5353)
+    server = DnsServer(Zone(objects(1000)[0]), forwarder, domain="cluster.local", addresses=["127.0.0.1"], port=5353)
     await server.start()
     upstream, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstream, local_addr=("127.0.0.2", 5353))
     cases = {

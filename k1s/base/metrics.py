@@ -65,13 +65,14 @@ class Histogram:
         self._counts: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
 
-    def observe(self, *labels: str, value: float) -> None:
+    def observe(self, *labels: str, value: float, count: int = 1) -> None:
+        """`count` observations of the same value."""
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self.buckets) + 1)
             self._sums[labels] = 0.0
-        counts[bisect_left(self.buckets, value)] += 1
-        self._sums[labels] += value
+        counts[bisect_left(self.buckets, value)] += count
+        self._sums[labels] += value * count
 
     def lines(self) -> list[str]:
         out: list[str] = []
@@ -101,6 +102,10 @@ class Registry:
         self, name: str, text: str, labels: Sequence[str] = (), buckets: Sequence[float] = LATENCY_BUCKETS
     ) -> Histogram:
         return self._add(Histogram(name, text, labels, buckets))
+
+    def register(self, metric: _M) -> _M:
+        """Take up a metric that somebody else made."""
+        return self._add(metric)
 
     def _add(self, metric: _M) -> _M:
         if metric.name in self._metrics:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k1s.agent.network.state import NodeNetwork
+from k1s.api.catalog import builtin
 from k1s.net.dns.forward import Forwarder
+from k1s.net.dns.metrics import DnsMetrics
 from k1s.net.dns.server import DnsServer
 
 Object = dict[str, Any]
@@ -25,16 +27,23 @@ class DnsPart:
     def __init__(self, network: NodeNetwork) -> None:
         agent = network.agent
         config = agent.config
+        self._agent = agent
         self._address = config.cluster_dns
-        forwarder = Forwarder(config.resolv_conf, own_addresses=[config.cluster_dns, agent.node_ip], clock=agent.clock)
-        reverse = [*network.ranges.services, *network.ranges.cluster_pods]
+        metrics = DnsMetrics()
+        forwarder = Forwarder(config.resolv_conf, own_addresses=[config.cluster_dns], clock=agent.clock, metrics=metrics)
         self._server = DnsServer(
-            network.services, forwarder, domain=config.cluster_domain, address=config.cluster_dns, reverse=reverse
+            network.services,
+            forwarder,
+            domain=config.cluster_domain,
+            addresses=[config.cluster_dns],
+            reverse=[*network.ranges.services, *network.ranges.cluster_pods],
+            metrics=metrics,
         )
         self.own_services: Mapping[str, tuple[Object, list[Object]]] = {}
-        metrics, server = agent.metrics, self._server
-        metrics.gauge("k1s_dns_queries", "DNS questions answered since start", read=lambda: server.answered)
-        metrics.gauge("k1s_dns_forwarded", "DNS questions sent to upstream resolvers since start", read=lambda: server.forwarded)
+        metrics.register(agent.metrics)
+        informers = agent.informers
+        informers.informer(builtin("Service")).add_handler(lambda old, new: self._server.changed())
+        informers.informer(builtin("EndpointSlice")).add_handler(lambda old, new: self._server.changed(only_endpoints=True))
 
     async def start(self) -> None:
         port = await self._server.start()

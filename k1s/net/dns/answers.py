@@ -1,13 +1,13 @@
 """What the cluster's zone answers.
 
-Owns: the records of Services, endpoints and pods. Called by: dns.server; pure: a question and a Zone in, records out.
+Owns: the records of Services, endpoints and pods. Called by: dns.resolver; pure: a question and a Zone in, records out.
 Never does: forward, cache, bytes of messages (wire). Source: Kubernetes DNS-Based Service Discovery 1.1.0; where it leaves
-room, what CoreDNS's kubernetes plugin does (pods "insecure": a-b-c-d.ns.pod answers without a look at the pod).
+room, what CoreDNS's kubernetes plugin does (pods "insecure": a-b-c-d.ns.pod answers without a look at the pod; TTL 5).
+A question for ANY gets one kind of records (RFC 8482). Names between others exist without records (RFC 8020).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from k1s.net.dns import wire
 from k1s.net.dns.wire import Name, Record
-from k1s.net.family import Network, parse_address
+from k1s.net.family import Address, Network, parse_address
 
 Object = dict[str, Any]
 TTL = 5
@@ -37,22 +37,25 @@ class Zone(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """`alias` is set where the answer ends in a CNAME whose target somebody has to look up."""
+    """`alias` is set where the answer ends in a CNAME whose target somebody has to look up. `endpoints`: EndpointSlices
+    were looked at, so that a change of one may change the answer; otherwise Services alone do.
+    """
 
     code: int = wire.NOERROR
     records: list[Record] = field(default_factory=list)
     authority: list[Record] = field(default_factory=list)
     additional: list[Record] = field(default_factory=list)
     alias: Name = ()
+    endpoints: bool = False
 
 
 class ClusterZone:
     """Answers for `domain`, and for the addresses of `reverse`."""
 
-    def __init__(self, zone: Zone, domain: str, address: str, reverse: Sequence[Network]) -> None:
+    def __init__(self, zone: Zone, domain: str, addresses: Sequence[str], reverse: Sequence[Network]) -> None:
         self._zone = zone
         self.domain: Name = tuple(domain.lower().strip(".").split("."))
-        self._address = address
+        self._addresses = tuple(addresses)
         self._reverse = tuple(reverse)
         apex = ("ns", "dns", *self.domain)
         self._soa_data = wire.pack_name(apex) + wire.pack_name(("hostmaster", *self.domain)) + _SOA_NUMBERS
@@ -61,8 +64,12 @@ class ClusterZone:
         """Is the name ours to answer, also with "no such name"? The rest is forwarded."""
         if name[-len(self.domain) :] == self.domain:
             return True
-        address = _reversed_address(name)
-        return address is not None and any(address in network for network in self._reverse if network.version == address.version)
+        address = reversed_address(name)
+        if address is None:
+            return False
+        # Endpoints may be anywhere (hosts, machines outside); of other addresses there the host's resolvers may know more.
+        inside = any(address in network for network in self._reverse if network.version == address.version)
+        return inside or bool(self._names_at(str(address)))
 
     def answer(self, name: Name, kind: int) -> Answer:
         """Only for names that are `owns`."""
@@ -82,7 +89,7 @@ class ClusterZone:
             case "dns":
                 if inside == ("dns",):
                     return self._empty(wire.NOERROR)
-                return self._found(name, kind, _by_family([self._address])) if inside == ("ns", "dns") else self._missing()
+                return self._found(name, kind, _by_family(self._addresses)) if inside == ("ns", "dns") else self._missing()
         return self._missing()
 
     def _apex(self, name: Name, kind: int) -> Answer:
@@ -101,8 +108,9 @@ class ClusterZone:
 
     def _found(self, name: Name, kind: int, data: dict[int, list[bytes]]) -> Answer:
         """The records of that type; a name that has only others exists all the same (NODATA)."""
-        wanted = data if kind == wire.ANY else {kind: data.get(kind, [])}
-        records = [Record(name, k, TTL, value) for k, values in wanted.items() for value in values]
+        if kind == wire.ANY:
+            kind = next(iter(data), wire.ANY)
+        records = [Record(name, kind, TTL, value) for value in data.get(kind, ())]
         return Answer(records=records) if records else self._empty(wire.NOERROR)
 
     def _pod(self, name: Name, inside: Name, kind: int) -> Answer:
@@ -124,22 +132,22 @@ class ClusterZone:
         front, spec = inside[:-2], service.get("spec") or {}
         if spec.get("type") == "ExternalName":
             return self._external(name, spec) if not front else self._missing()
-        headless = spec.get("clusterIP") in (None, "", "None")
-        if len(front) == 0:
-            ports: Name = ()
-        elif len(front) == 2 and front[0].startswith("_") and front[1].startswith("_"):
-            ports = front
-        elif len(front) == 1:
-            return self._endpoint(name, front[0], service, kind)
-        else:
+        if len(front) > 2 or (len(front) == 2 and not (front[0].startswith("_") and front[1].startswith("_"))):
             return self._missing()
-        if headless:
-            return self._headless(name, ports, service, kind)
-        return self._cluster_ip(name, ports, service, kind)
+        if len(front) != 1 and spec.get("clusterIP") not in (None, "", "None"):
+            return self._cluster_ip(name, front, service, kind)
+        if len(front) != 1:
+            answer = self._headless(name, front, service, kind)
+        elif front[0].startswith("_"):
+            answer = self._protocol(front[0][1:], service)
+        else:
+            answer = self._endpoint(name, front[0], service, kind)
+        answer.endpoints = True
+        return answer
 
     def _external(self, name: Name, spec: Object) -> Answer:
         target = tuple(str(spec.get("externalName") or "").lower().strip(".").split("."))
-        if not all(0 < len(label) < 64 and label.isascii() for label in target):
+        if not all(0 < len(label) < 64 and label.isascii() for label in target) or sum(map(len, target)) + len(target) > 254:
             return self._empty(wire.SERVFAIL)
         return Answer(records=[Record(name, wire.CNAME, TTL, wire.pack_name(target))], alias=target)
 
@@ -174,6 +182,15 @@ class ClusterZone:
             return self._srv(name, [target for target in targets if target[1]])
         return self._found(name, kind, {} if ports else {family: list(values) for family, values in addresses.items()})
 
+    def _protocol(self, protocol: str, service: Object) -> Answer:
+        """_tcp.web.shop.svc: there because of what is below it, if there is anything."""
+        meta, spec = service["metadata"], service.get("spec") or {}
+        slices = self._zone.slices(meta["namespace"], meta["name"])
+        holders = [spec] if spec.get("clusterIP") not in (None, "", "None") else [piece for piece, _ in _endpoints(slices)]
+        ports = [port for holder in holders for port in holder.get("ports") or ()]
+        found = any(port.get("name") and (port.get("protocol") or "TCP").lower() == protocol for port in ports)
+        return self._empty(wire.NOERROR) if found else self._missing()
+
     def _endpoint(self, name: Name, hostname: str, service: Object, kind: int) -> Answer:
         meta = service["metadata"]
         found: list[tuple[Name, int, dict[int, list[bytes]]]] = []
@@ -201,15 +218,21 @@ class ClusterZone:
         return answer if answer.records else self._empty(wire.NOERROR)
 
     def _pointer(self, name: Name, kind: int) -> Answer:
-        address = str(_reversed_address(name))
+        names = self._names_at(str(reversed_address(name)))
+        data = [wire.pack_name(target) for target in dict.fromkeys(names)]
+        answer = self._found(name, kind, {wire.PTR: data}) if names else self._missing()
+        if answer.authority:
+            answer.authority = [Record(name[-2:], wire.SOA, TTL, self._soa_data)]
+        answer.endpoints = True
+        return answer
+
+    def _names_at(self, address: str) -> list[Name]:
         names = [
             (s["metadata"]["name"], s["metadata"]["namespace"], "svc", *self.domain) for s in self._zone.services_at(address)
         ]
         for piece in self._zone.slices_at(address):
             names += self._endpoint_names(piece, address)
-        if not names:
-            return self._missing()
-        return self._found(name, kind, {wire.PTR: [wire.pack_name(target) for target in dict.fromkeys(names)]})
+        return names
 
     def _endpoint_names(self, piece: Object, address: str) -> list[Name]:
         """Endpoints of headless Services have names of their own."""
@@ -263,7 +286,8 @@ def _dashed_address(label: str) -> str:
     return ""
 
 
-def _reversed_address(name: Name) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def reversed_address(name: Name) -> Address | None:
+    """The address that 7.0.43.10.in-addr.arpa or its like in ip6.arpa stands for."""
     if name[-2:] == ("in-addr", "arpa") and len(name) == 6:
         return parse_address(".".join(reversed(name[:4])))
     if name[-2:] == ("ip6", "arpa") and len(name) == 34:

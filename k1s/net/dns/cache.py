@@ -4,7 +4,7 @@ Owns: the cache, its bounds, and counting TTLs down. Called by: dns.forward; pur
 Never does: keep answers of the cluster's own zone (those are as fast as the cache and always current).
 
 Bounds: 4,096 answers and 4 MiB, the longest unused go first; 30 s at most, as upstream's cluster DNS does, because a pod
-has its own idea of what is fresh; errors other than "no such name" are not kept.
+has its own idea of what is fresh; errors other than "no such name" are not kept here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from k1s.net.dns import message as messages
 from k1s.net.dns import wire
 from k1s.net.dns.wire import Name
 
-# name, type, class, flags that change an answer (EDNS, DO, AD, CD)
+# name, type, class, flags that change an answer (DO, AD, CD)
 Key = tuple[Name, int, int, int]
 
 MOST_ANSWERS, MOST_BYTES = 4096, 4 << 20
@@ -32,7 +33,7 @@ class _Entry:
 
 
 class Cache:
-    """Times are monotonic seconds."""
+    """Times are monotonic seconds. Messages have no OPT record."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
@@ -41,8 +42,12 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Key, now: float) -> bytes | None:
-        """The message with its TTLs counted down, or None."""
+    def clear(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+    def get(self, key: Key, now: float) -> tuple[bytes, float] | None:
+        """The message with its TTLs counted down, and until when it may be sent as it is; or None."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -51,20 +56,21 @@ class Cache:
             return None
         self._entries.move_to_end(key)
         age = int(now - entry.stored)
+        until = min(entry.expires, entry.stored + age + 1)
         if not age:
-            return entry.message
+            return entry.message, until
         message = bytearray(entry.message)
         for offset in entry.ttl_offsets:
             (ttl,) = struct.unpack_from(">I", message, offset)
             struct.pack_into(">I", message, offset, max(ttl - age, 0))
-        return bytes(message)
+        return bytes(message), until
 
     def put(self, key: Key, message: bytes, now: float) -> None:
-        """Keep what may be kept: a whole answer with records, or a "no" with an SOA."""
+        """Keep what may be kept: a whole answer with records, or a "no" with an SOA. Raises MessageError."""
         flags = struct.unpack_from(">H", message, 2)[0]
-        if flags & 0x200 or flags & 0xF not in (wire.NOERROR, wire.NXDOMAIN):
+        if flags & wire.TRUNCATED or flags & 0xF not in (wire.NOERROR, wire.NXDOMAIN):
             return
-        ttls = _ttls(message)
+        ttls = messages.ttl_places(message)
         seconds = min([MOST_SECONDS, *(ttl for _, ttl in ttls)])
         if not ttls or seconds <= 0:
             return
@@ -77,22 +83,3 @@ class Cache:
 
     def _remove(self, key: Key) -> None:
         self._bytes -= len(self._entries.pop(key).message)
-
-
-def _ttls(message: bytes) -> list[tuple[int, int]]:
-    """(offset, ttl) of every record but OPT, whose ttl field means something else. An SOA also bounds by its minimum."""
-    _, _, questions, answers, authorities, additional = struct.unpack_from(">HHHHHH", message)
-    offset = 12
-    for _ in range(questions):
-        offset = wire.skip_name(message, offset) + 4
-    found = []
-    for number in range(answers + authorities + additional):
-        offset = wire.skip_name(message, offset)
-        kind, _, ttl, length = struct.unpack_from(">HHIH", message, offset)
-        if kind == wire.SOA and number >= answers and length >= 20:
-            (minimum,) = struct.unpack_from(">I", message, offset + 10 + length - 4)
-            found.append((offset + 4, min(ttl, minimum)))
-        elif kind != wire.OPT:
-            found.append((offset + 4, ttl))
-        offset += 10 + length
-    return found

@@ -1,11 +1,15 @@
-"""Questions that are not the cluster's, asked of the host's resolvers.
+"""Questions that are not the cluster's, asked of other resolvers: the host's, or a domain's own.
 
-Owns: the list of resolvers, the sockets, retries, and joining equal questions. Called by: dns.server.
-Never does: answer from the zone.
+Owns: who is asked for a name, in which order, retries, joining equal questions, and finding loops. Called by: dns.resolver.
+Never does: answer from the zone; the exchange itself (upstream).
+
+The host's resolvers are those of resolv.conf, which is looked at again on use (a stat of what its name leads to, so that a
+link that is changed counts too). A resolver that failed is asked last, and nobody waits for it again before it has answered
+a question of our own. The same question finds loops, as CoreDNS's plugin of that name does: a name that nobody else knows is
+sent to a resolver, and when it arrives at our own server, that resolver is not asked any more; after 30 s it is tried again.
 
 Bounds: 512 different questions under way, further ones fail at once (SERVFAIL, the client asks again); an equal question
-joins the one under way, which is also why a resolver that sends us our own question back cannot make a storm: it waits for
-itself and times out. Each resolver gets 2 s, two rounds, one that failed is asked last for 10 s.
+joins the one under way. A resolver gets 2 s, a question 5 s. Failures are remembered for 2 s (RFC 9520), 1,024 of them.
 """
 
 from __future__ import annotations
@@ -14,20 +18,20 @@ import asyncio
 import logging
 import os
 import secrets
-import socket
-import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from k1s.base.clock import Clock
 from k1s.net.dns import wire
 from k1s.net.dns.cache import Cache, Key
-from k1s.net.dns.wire import Question
-from k1s.net.family import parse_address
+from k1s.net.dns.message import MessageError
+from k1s.net.dns.metrics import DnsMetrics
+from k1s.net.dns.upstream import Upstream, UpstreamError, parse_upstream
+from k1s.net.dns.wire import Name, Question
 
 MOST_UNDER_WAY = 512
-TIMEOUT, ROUNDS, SHUNNED_SECONDS = 2.0, 2, 10.0
-_MOST_RESOLVERS = 3
+QUESTION_SECONDS, ROUNDS, SHUNNED_SECONDS, LOOP_SECONDS, FAILURE_SECONDS = 5.0, 2, 10.0, 30.0, 2.0
+_MOST_RESOLVERS, _MOST_FAILURES, _MOST_PROBES = 3, 1024, 64
 _log = logging.getLogger("k1s.net.dns")
 
 
@@ -36,113 +40,200 @@ class ForwardError(Exception):
 
 
 class Forwarder:
-    """The host's resolvers. The file that names them is looked at again when it has changed, on use only."""
+    """Between `start` and `close`. `own_addresses` are the cluster's DNS: no resolver may be there."""
 
-    def __init__(self, resolv_conf: str, *, own_addresses: Collection[str], clock: Clock, port: int = 53) -> None:
+    def __init__(
+        self, resolv_conf: str, *, own_addresses: Collection[str], clock: Clock, metrics: DnsMetrics | None = None, port: int = 53
+    ) -> None:
         self._file, self._own, self._clock, self._port = resolv_conf, frozenset(own_addresses), clock, port
-        self._cache = Cache()
+        self._metrics = metrics or DnsMetrics()
+        self.cache = Cache()
         self._under_way: dict[Key, asyncio.Task[bytes]] = {}
-        self._resolvers: list[str] = []
+        self._failures: dict[Key, float] = {}
+        self._host: list[Upstream] = []
         self._seen: tuple[int, int] | None = None
-        self._shunned: dict[str, float] = {}
+        self._fixed: list[Upstream] = []
+        self._stubs: dict[Name, list[Upstream]] = {}
+        self._probes: dict[Name, Upstream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said = ""
 
-    def cached(self, question: Question) -> bytes | None:
-        """An answer that needs no waiting."""
-        message = self._cache.get(_key(question), self._clock.monotonic())
-        return _addressed(message, question) if message is not None else None
+    def start(self) -> None:
+        """Look at the host's resolvers, so that a loop shows before anybody asks."""
+        try:
+            self._default()
+        except ForwardError as error:
+            self._say(f"names outside the cluster cannot be resolved: {error}")
+
+    def configure(self, stubs: Mapping[Name, Sequence[Upstream]], upstreams: Sequence[Upstream]) -> None:
+        """`upstreams` instead of the host's resolvers, if there are any; `stubs` for single domains."""
+        self._stubs = {domain: list(found) for domain, found in stubs.items()}
+        self._fixed = list(upstreams)
+        self.cache.clear()
+        self._failures.clear()
+        self._said = ""
+        for upstream in [*self._fixed, *(u for group in self._stubs.values() for u in group)][:_MOST_PROBES]:
+            self._probe(upstream)
+
+    def cached(self, question: Question) -> tuple[bytes, float] | None:
+        """A message that needs no waiting, and until when it may be repeated (see Cache)."""
+        return self.cache.get(_key(question), self._clock.monotonic())
 
     async def ask(self, question: Question) -> bytes:
-        """The answer message, addressed to this question. Raises ForwardError."""
+        """The answer message, without OPT and under an identifier of ours. Raises ForwardError."""
         key = _key(question)
         task = self._under_way.get(key)
         if task is None:
+            if self._failures.get(key, 0.0) > self._clock.monotonic():
+                raise ForwardError("failed a moment ago")
             if len(self._under_way) >= MOST_UNDER_WAY:
+                self._metrics.rejected.add()
                 raise ForwardError(f"{MOST_UNDER_WAY} questions are under way")
             task = asyncio.ensure_future(self._resolve(question, key))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._finished(key, done))
         # Shielded: one client that gives up must not take the answer from the others.
-        return _addressed(await asyncio.shield(task), question)
+        return await asyncio.shield(task)
+
+    def came_back(self, name: Name) -> bool:
+        """Is this question, which has just arrived here, one that we sent to a resolver to see whether it does?"""
+        upstream = self._probes.get(name)
+        if upstream is None:
+            return False
+        if not upstream.looping:
+            _log.error(
+                "DNS loop: %s sends questions back to the cluster's DNS and is not asked any more. Give it resolvers of its own, "
+                "or k1s others (--resolv-conf, or 'upstreams' in the ConfigMap kube-system/k1s-dns)",
+                upstream,
+            )
+        upstream.looping = True
+        upstream.failed_at = self._clock.monotonic()
+        return True
 
     def _finished(self, key: Key, done: asyncio.Task[bytes]) -> None:
         self._under_way.pop(key, None)
         # Everybody who asked may have given up; the failure is theirs to report, not the event loop's.
-        if not done.cancelled():
-            done.exception()
+        if not done.cancelled() and done.exception() is not None:
+            if len(self._failures) >= _MOST_FAILURES:
+                self._failures.clear()
+            self._failures[key] = self._clock.monotonic() + FAILURE_SECONDS
 
     async def close(self) -> None:
-        for task in list(self._under_way.values()):
+        for task in [*self._under_way.values(), *self._tasks]:
             task.cancel()
             with suppress(asyncio.CancelledError, ForwardError):
                 await task
 
     async def _resolve(self, question: Question, key: Key) -> bytes:
-        resolvers = self._order()
-        if not resolvers:
-            raise ForwardError(f"{self._file} names no resolver that could be asked")
-        fault = ""
+        upstreams = self._order(question.name)
+        try:
+            async with asyncio.timeout(QUESTION_SECONDS):
+                message = await self._try(upstreams, question)
+            self.cache.put(key, message, self._clock.monotonic())
+        except TimeoutError as error:
+            raise ForwardError(f"no answer within {QUESTION_SECONDS:g} s") from error
+        except MessageError as error:
+            raise ForwardError(str(error)) from error
+        self._said = ""
+        return message
+
+    async def _try(self, upstreams: Sequence[Upstream], question: Question) -> bytes:
+        """The first good answer; else a resolver's own "no"; else what went wrong last."""
+        poor, fault = b"", ""
         for _ in range(ROUNDS):
-            for resolver in resolvers:
+            for upstream in upstreams:
+                began = self._clock.monotonic()
                 try:
-                    async with asyncio.timeout(TIMEOUT):
-                        message = await self._exchange(resolver, question)
-                except (OSError, TimeoutError, asyncio.IncompleteReadError, struct.error, IndexError) as error:
-                    fault = f"{resolver}: {error or 'no answer in time'}"
-                    self._shunned[resolver] = self._clock.monotonic() + SHUNNED_SECONDS
+                    message = await upstream.ask(question)
+                except UpstreamError as error:
+                    fault = str(error)
+                    self._failed(upstream)
                     continue
-                if message[3] & 0xF in (wire.SERVFAIL, wire.REFUSED, wire.NOTIMP) and resolver != resolvers[-1]:
-                    fault = f"{resolver}: answered with code {message[3] & 0xF}"
-                    continue
-                self._shunned.pop(resolver, None)
-                self._cache.put(key, message, self._clock.monotonic())
-                return message
+                upstream.failed_at = None
+                self._metrics.exchanged(str(upstream), message[3] & 0xF, self._clock.monotonic() - began)
+                if message[3] & 0xF in (wire.NOERROR, wire.NXDOMAIN):
+                    return message
+                poor = poor or message
+            if poor:
+                return poor
+        self._say(f"no resolver answers: {fault}")
         raise ForwardError(fault)
 
-    def _order(self) -> list[str]:
-        now = self._clock.monotonic()
-        return sorted(self._read(), key=lambda resolver: self._shunned.get(resolver, 0.0) > now)
+    def _failed(self, upstream: Upstream) -> None:
+        self._metrics.failures.add(str(upstream))
+        if upstream.failed_at is None:
+            # A loop looks like silence from here: our own server waits for the answer too.
+            self._probe(upstream)
+        upstream.failed_at = self._clock.monotonic()
 
-    def _read(self) -> list[str]:
+    def _order(self, name: Name) -> list[Upstream]:
+        """Those to ask, the best first. Raises ForwardError."""
+        group = (
+            next((self._stubs[name[at:]] for at in range(len(name)) if name[at:] in self._stubs), None) if self._stubs else None
+        )
+        if group is None:
+            group = self._fixed or self._default()
+        now = self._clock.monotonic()
+        for upstream in group:
+            rest = LOOP_SECONDS if upstream.looping else SHUNNED_SECONDS
+            if upstream.failed_at is not None and upstream.failed_at + rest <= now:
+                self._probe(upstream)
+        found = sorted((u for u in group if not u.looping), key=lambda upstream: upstream.failed_at is not None)
+        if not found:
+            fault = "every resolver sends questions back to the cluster's DNS"
+            raise ForwardError(fault)
+        return found
+
+    def _default(self) -> list[Upstream]:
         """The resolvers of the file; without those that lead back to us."""
         try:
             stat = os.stat(self._file)
             seen = (stat.st_mtime_ns, stat.st_ino)
             if seen != self._seen:
                 with open(self._file, encoding="utf-8", errors="replace") as file:
-                    self._resolvers = resolvers_in(file.read(), self._own)
+                    found = [parse_upstream(address, self._port) for address in resolvers_in(file.read(), self._own)]
+                self._host = [upstream for upstream in found if upstream is not None]
                 self._seen = seen
-                self._shunned.clear()
+                for upstream in self._host:
+                    self._probe(upstream)
         except OSError as error:
             raise ForwardError(f"{self._file}: {error.strerror}") from error
-        return self._resolvers
+        if not self._host:
+            raise ForwardError(f"{self._file} names no resolver but the cluster's own")
+        return self._host
 
-    async def _exchange(self, resolver: str, question: Question) -> bytes:
-        query = _upstream_query(question)
-        loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
-        # A socket of its own, so that a forged answer would have to guess port and identifier.
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as udp:
-            udp.connect((resolver, self._port))
-            udp.send(query)
-            while True:
-                message = await loop.sock_recv(udp, 65535)
-                if _is_answer_to(message, query):
-                    break
-        if message[2] & 0x02:
-            message = await self._exchange_tcp(resolver, query)
-        return message
+    def _probe(self, upstream: Upstream) -> None:
+        """Ask it for a name that only we know, once at a time; see `came_back`."""
+        if upstream.probing or len(self._probes) >= _MOST_PROBES:
+            return
+        upstream.probing = True
+        name = (secrets.token_hex(8), secrets.token_hex(8))
+        self._probes[name] = upstream
+        task = asyncio.ensure_future(self._await_probe(upstream, name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _exchange_tcp(self, resolver: str, query: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(resolver, self._port)
+    async def _await_probe(self, upstream: Upstream, name: Name) -> None:
+        looped, upstream.looping = upstream.looping, False
         try:
-            writer.write(struct.pack(">H", len(query)) + query)
-            (length,) = struct.unpack(">H", await reader.readexactly(2))
-            message = await reader.readexactly(length)
+            await upstream.ask(wire.parse_question(wire.encode_query(name, wire.HINFO, 0)))
+            if upstream.looping:
+                return
+            if looped:
+                _log.info("%s does not send questions back any more", upstream)
+            upstream.failed_at = None
+        except UpstreamError:
+            upstream.failed_at = self._clock.monotonic()
+            upstream.looping = upstream.looping or looped
         finally:
-            writer.close()
-        if not _is_answer_to(message, query):
-            raise OSError("answered another question over TCP")
-        return message
+            upstream.probing = False
+            del self._probes[name]
+
+    def _say(self, text: str) -> None:
+        """Once, until a question is answered again or something else is wrong."""
+        if text != self._said:
+            _log.warning("%s", text)
+            self._said = text
 
 
 def resolvers_in(text: str, own: Collection[str]) -> list[str]:
@@ -150,40 +241,11 @@ def resolvers_in(text: str, own: Collection[str]) -> list[str]:
     found = []
     for line in text.splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and parse_address(words[1].partition("%")[0]) is not None:
+        if len(words) >= 2 and words[0] == "nameserver" and parse_upstream(words[1]) is not None:
             if words[1] not in own and words[1] not in found:
                 found.append(words[1])
     return found[:_MOST_RESOLVERS]
 
 
 def _key(question: Question) -> Key:
-    flags = (question.flags & 0x30) | (1 if question.edns else 0) | (2 if question.dnssec else 0)
-    return (question.name, question.type, question.klass, flags)
-
-
-def _upstream_query(question: Question) -> bytes:
-    """The same question in lower case, recursion desired, with our own size in EDNS if the client speaks it."""
-    body = wire.pack_name(question.name) + question.raw[-4:]
-    option = b""
-    if question.edns:
-        option = b"\0" + struct.pack(">HHIH", wire.OPT, wire.EDNS_SIZE, 0x8000 if question.dnssec else 0, 0)
-    flags = 0x0100 | (question.flags & 0x30)
-    return struct.pack(">HHHHHH", secrets.randbits(16), flags, 1, 0, 0, 1 if option else 0) + body + option
-
-
-def _is_answer_to(message: bytes, query: bytes) -> bool:
-    """Same identifier, an answer, and the same question (which stands uncompressed at the same place)."""
-    if len(message) < 12 or message[:2] != query[:2] or not message[2] & 0x80:
-        return False
-    if message[4:6] != b"\0\1":
-        return False
-    end = wire.skip_name(query, 12) + 4
-    return message[12:end].lower() == query[12:end].lower()
-
-
-def _addressed(message: bytes, question: Question) -> bytes:
-    """With the client's identifier and its spelling of the name (some check that upper and lower case come back)."""
-    end = 12 + len(question.raw)
-    # Not authoritative, whatever the resolver said: we are not.
-    flags = bytes((message[2] & 0xFB | (question.flags >> 8) & 0x01, message[3] | 0x80))
-    return question.identifier.to_bytes(2) + flags + message[4:12] + question.raw + message[end:]
+    return (question.name, question.type, question.klass, (question.flags & 0x30) | (1 if question.dnssec else 0))

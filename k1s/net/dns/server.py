@@ -1,10 +1,9 @@
-"""The cluster's DNS server: UDP and TCP on one address.
+"""The cluster's DNS server: UDP and TCP on each of its addresses.
 
-Owns: the sockets, and what happens to a question: zone, else cache, else forward. Called by: agent.network.app.
-Never does: know a Service (answers).
+Owns: the sockets, and how many questions may wait. Called by: agent.network.dns. Never does: know an answer (resolver).
 
-Bounds: 1,024 questions wait for upstream resolvers, further ones are dropped unanswered (a client asks again); 128 TCP
-connections, each closed after 10 s without a question. Questions of the zone never wait.
+Bounds: 64 datagrams per turn of the loop, so that a flood leaves time for everything else; 1,024 questions wait for others'
+resolvers, further ones are dropped (UDP: a client asks again) or refused (TCP); TCP as in stream.
 """
 
 from __future__ import annotations
@@ -13,27 +12,29 @@ import asyncio
 import errno
 import logging
 import socket
-import struct
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from k1s.net.dns import wire
-from k1s.net.dns.answers import Answer, ClusterZone, Zone
-from k1s.net.dns.forward import Forwarder, ForwardError
-from k1s.net.dns.wire import FormatError, Name, Question, Record
+from k1s.net.dns.answers import ClusterZone, Zone
+from k1s.net.dns.forward import Forwarder
+from k1s.net.dns.metrics import DnsMetrics
+from k1s.net.dns.replies import ReplyTable, drawn
+from k1s.net.dns.resolver import Reply, Resolver
+from k1s.net.dns.stream import Connections
+from k1s.net.dns.wire import FormatError, Question
 from k1s.net.family import Network
 
-MOST_WAITING, MOST_CONNECTIONS = 1024, 128
-_IDLE_SECONDS = 10.0
-# Questions taken per turn of the loop, so that a flood leaves time for everything else.
+MOST_WAITING = 1024
 _BATCH = 64
-_MOST_ALIASES = 8
 _RECEIVE_BUFFER = 1 << 20
+_LONGEST_QUESTION = 2048
 _log = logging.getLogger("k1s.net.dns")
 
 
 class DnsServer:
-    """Answers between `start` and `stop`. `answered` and `forwarded` count."""
+    """Answers between `start` and `stop`. Who changes what it answers from calls `changed`."""
 
     def __init__(
         self,
@@ -41,22 +42,23 @@ class DnsServer:
         forwarder: Forwarder,
         *,
         domain: str,
-        address: str,
+        addresses: Sequence[str],
         reverse: Sequence[Network] = (),
         port: int = 53,
+        metrics: DnsMetrics | None = None,
     ) -> None:
-        self._zone = ClusterZone(zone, domain, address, reverse)
+        self.resolver = Resolver(ClusterZone(zone, domain, addresses, reverse), forwarder)
         self._forwarder = forwarder
-        self._address, self._port = address, port
-        self._udp: socket.socket | None = None
-        self._tcp: asyncio.Server | None = None
+        self._addresses, self._port = tuple(addresses), port
+        self.metrics = metrics or DnsMetrics()
+        self._replies = ReplyTable()
+        self.metrics.entries = lambda: len(forwarder.cache)
+        self._udp: list[socket.socket] = []
+        self._tcp = Connections(self._answer_tcp)
         self._waiting: set[asyncio.Task[None]] = set()
-        self._connections = 0
-        self.answered = 0
-        self.forwarded = 0
 
     async def start(self) -> int:
-        """Bind and return the port. The address must be on a link of this host.
+        """Bind and return the port. The addresses must be on a link of this host.
 
         Where a resolver of the host's has taken the port on every address (dnsmasq, Pi-hole), another port is used; the
         caller has to lead questions there.
@@ -66,28 +68,31 @@ class DnsServer:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            _log.info("port %d of %s is taken by a listener on all addresses, using another", self._port, self._address)
+            taken = f"port {self._port} of {', '.join(self._addresses)}"
+            _log.info("%s is taken by a listener on all addresses, using another", taken)
             self._close()
             await self._bind(0)
+        self._forwarder.start()
         return self._port
 
     async def _bind(self, port: int) -> None:
-        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-        self._tcp = await asyncio.start_server(self._connection, self._address, port)
-        self._port = self._tcp.sockets[0].getsockname()[1]
-        self._udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self._udp.bind((self._address, self._port))
-        asyncio.get_running_loop().add_reader(self._udp, self._readable, self._udp)
+        loop = asyncio.get_running_loop()
+        self._port = port
+        for address in self._addresses:
+            self._port = await self._tcp.listen(address, self._port)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._udp.append(udp)
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            udp.bind((address, self._port))
+            loop.add_reader(udp, self._readable, udp, "2" if family == socket.AF_INET6 else "1")
 
     def _close(self) -> None:
-        if self._udp is not None:
-            asyncio.get_running_loop().remove_reader(self._udp)
-            self._udp.close()
-            self._udp = None
-        if self._tcp is not None:
-            self._tcp.close()
-            self._tcp = None
+        for udp in self._udp:
+            asyncio.get_running_loop().remove_reader(udp)
+            udp.close()
+        self._udp.clear()
+        self._tcp.close()
 
     async def stop(self) -> None:
         self._close()
@@ -96,127 +101,111 @@ class DnsServer:
         await asyncio.gather(*self._waiting, return_exceptions=True)
         await self._forwarder.close()
 
-    def _readable(self, udp: socket.socket) -> None:
+    def changed(self, *, only_endpoints: bool = False) -> None:
+        """Services, endpoints or settings are not what they were."""
+        if only_endpoints:
+            self._replies.forget_endpoints()
+        else:
+            self._replies.forget()
+
+    def _readable(self, udp: socket.socket, family: str) -> None:
+        began = time.monotonic()
+        get, receive, send = self._replies.get, udp.recvfrom, udp.sendto
+        answered = 0
         for _ in range(_BATCH):
             try:
-                message, client = udp.recvfrom(4096)
+                message, client = receive(_LONGEST_QUESTION)
             except BlockingIOError:
-                return
+                break
             except ConnectionError:
                 continue  # an earlier client has gone; Linux says so on the next call
-            answer = self.answer(message, udp=True)
-            if isinstance(answer, bytes):
-                _send(udp, answer, client)
-            elif answer is not None and len(self._waiting) < MOST_WAITING:
-                self._spawn(self._answer_later(udp, answer, client))
+            entry = get(message[2:])
+            if entry is None or entry[1] <= began:
+                answer = self._answer_udp(udp, message, client, family)
+                if answer is None:
+                    continue
+            else:
+                entry[2].count += 1
+                answer = drawn(message[:2], entry) if entry[5] else message[:2] + entry[0]
+            answered += 1
+            try:
+                send(answer, client)
+            except OSError as error:
+                _log.debug("answer to %s not sent: %s", client, error)  # full buffers, or nobody there: UDP, it asks again
+        if answered:
+            self.metrics.took((time.monotonic() - began) / answered, answered)
+
+    def _answer_udp(self, udp: socket.socket, message: bytes, client: Any, family: str) -> bytes | None:
+        """What the table does not have. None if there is nothing to be sent (now)."""
+        try:
+            question = wire.parse_question(message)
+        except FormatError as error:
+            return self._unreadable(error, "udp", family)
+        reply = self.resolver.answer(question, question.size)
+        if reply is None:
+
+            def send(answer: bytes) -> None:
+                if udp.fileno() >= 0:
+                    _send(udp, answer, client)
+
+            self._later(question, question.size, "udp", family, send)
+            return None
+        tally = self._tally(question, reply, "udp", family)
+        tally.count += 1
+        if not question.plain:
+            reply = Reply(reply.message, until=0.0)
+        return drawn(message[:2], self._replies.put(message, reply, tally))
+
+    def _answer_tcp(self, message: bytes, family: str, send: Callable[[bytes], None]) -> bool:
+        """Answer, at once or later; False for what deserves no answer."""
+        try:
+            question = wire.parse_question(message)
+        except FormatError as error:
+            answer = self._unreadable(error, "tcp", family)
+            if answer is not None:
+                send(answer)
+            return answer is not None
+        began = time.monotonic()
+        reply = self.resolver.answer(question, 65535)
+        if reply is not None:
+            tally = self._tally(question, reply, "tcp", family)
+            tally.count += 1
+            send(drawn(message[:2], self._replies.put(message, Reply(reply.message, until=0.0), tally)))
+            self.metrics.took(time.monotonic() - began)
+        elif not self._later(question, 65535, "tcp", family, send):
+            send(wire.encode(question, wire.SERVFAIL, authoritative=False))
+        return True
+
+    def _unreadable(self, error: FormatError, proto: str, family: str) -> bytes | None:
+        if error.answer is not None:
+            self.metrics.tally(proto, family, 0, error.answer[3] & 0xF, "error").count += 1
+        return error.answer
+
+    def _later(self, question: Question, limit: int, proto: str, family: str, send: Callable[[bytes], None]) -> bool:
+        if len(self._waiting) >= MOST_WAITING:
+            self.metrics.rejected.add()
+            return False
+        self._spawn(self._answer_later(question, limit, proto, family, send))
+        return True
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
-    async def _answer_later(self, udp: socket.socket, question: Question, client: Any) -> None:
-        _send(udp, _fitting(await self._ask(question), question), client)
+    async def _answer_later(self, question: Question, limit: int, proto: str, family: str, send: Callable[[bytes], None]) -> None:
+        began = time.monotonic()
+        reply = await self.resolver.answer_later(question, limit)
+        self._tally(question, reply, proto, family).count += 1
+        self.metrics.took(time.monotonic() - began)
+        send(reply.message)
 
-    def answer(self, message: bytes, *, udp: bool) -> bytes | Question | None:
-        """The answer; or the question, if somebody upstream has to be asked; or None for what deserves no answer."""
-        try:
-            question = wire.parse_question(message)
-        except FormatError as error:
-            return wire.encode_error(error.identifier, wire.FORMERR) if error.identifier is not None else None
-        self.answered += 1
-        if question.opcode != 0 or question.klass not in (wire.IN, wire.ANY):
-            return wire.encode(question, wire.NOTIMP if question.opcode else wire.REFUSED, authoritative=False)
-        if question.edns_version:
-            return wire.encode(question, wire.BADVERS, authoritative=False)
-        limit = question.size if udp else 65535
-        if not self._zone.owns(question.name):
-            cached = self._forwarder.cached(question)
-            return question if cached is None else (_fitting(cached, question) if udp else cached)
-        found = self._zone.answer(question.name, question.type)
-        if found.alias and question.type != wire.CNAME:
-            return self._follow_inside(question, found, limit)
-        return wire.encode(question, found.code, found.records, found.authority, found.additional, limit=limit)
-
-    def _follow_inside(self, question: Question, found: Answer, limit: int) -> bytes | Question:
-        """Aliases are followed for the client: few of them do it themselves."""
-        records, alias = list(found.records), found.alias
-        for _ in range(_MOST_ALIASES):
-            if not self._zone.owns(alias):
-                return question
-            found = self._zone.answer(alias, question.type)
-            records += found.records
-            if not found.alias:
-                return wire.encode(question, found.code, records, found.authority, found.additional, limit=limit)
-            alias = found.alias
-        return wire.encode(question, wire.SERVFAIL, records, limit=limit)
-
-    async def _ask(self, question: Question) -> bytes:
-        """Upstream's answer, put behind our own aliases where those led there; SERVFAIL if there is none."""
-        self.forwarded += 1
-        try:
-            if not self._zone.owns(question.name):
-                return await self._forwarder.ask(question)
-            return await self._follow_outside(question)
-        except ForwardError as error:
-            _log.debug("%s: %s", ".".join(question.name), error)
-            return wire.encode(question, wire.SERVFAIL, authoritative=False)
-
-    async def _follow_outside(self, question: Question) -> bytes:
-        records: list[Record] = []
-        alias: Name = question.name
-        while self._zone.owns(alias):
-            found = self._zone.answer(alias, question.type)
-            records += found.records
-            if not found.alias or len(records) > _MOST_ALIASES:
-                return wire.encode(question, found.code, records, found.authority)
-            alias = found.alias
-        inner = wire.parse_question(wire.encode_query(alias, question.type, 0))
-        message = self._forwarder.cached(inner) or await self._forwarder.ask(inner)
-        return wire.encode(question, message[3] & 0xF, records + _plain_records(message))
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
-        try:
-            while self._connections <= MOST_CONNECTIONS:
-                async with asyncio.timeout(_IDLE_SECONDS):
-                    (length,) = struct.unpack(">H", await reader.readexactly(2))
-                    message = await reader.readexactly(length)
-                answer = self.answer(message, udp=False)
-                if isinstance(answer, Question):
-                    answer = await self._ask(answer)
-                if answer is None:
-                    return
-                writer.write(struct.pack(">H", len(answer)) + answer)
-                await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            return  # the client has gone, or has nothing more to ask
-        finally:
-            self._connections -= 1
-            writer.close()
+    def _tally(self, question: Question, reply: Reply, proto: str, family: str) -> Any:
+        return self.metrics.tally(proto, family, question.type, reply.message[3] & 0xF, reply.source)
 
 
 def _send(udp: socket.socket, answer: bytes, client: Any) -> None:
     try:
         udp.sendto(answer, client)
     except OSError as error:
-        # Full buffers or a client that cannot be reached: UDP, it asks again.
         _log.debug("answer to %s not sent: %s", client, error)
-
-
-def _fitting(message: bytes, question: Question) -> bytes:
-    """An upstream answer too long for this client's UDP becomes "ask over TCP"."""
-    if len(message) <= question.size:
-        return message
-    return wire.truncated(question, int.from_bytes(message[2:4]))
-
-
-def _plain_records(message: bytes) -> list[Record]:
-    """Addresses and aliases of an upstream answer, with names in full so that they can stand in another message."""
-    found = []
-    for owner, kind, ttl, offset, length in wire.records(message):
-        if kind in (wire.A, wire.AAAA, wire.TXT):
-            found.append(Record(owner, kind, ttl, message[offset : offset + length]))
-        elif kind in (wire.CNAME, wire.PTR, wire.NS):
-            found.append(Record(owner, kind, ttl, wire.pack_name(wire.read_name(message, offset))))
-    return found

@@ -13,7 +13,7 @@ import dnslib
 import pytest
 
 from k1s.base.clock import RealClock, VirtualClock
-from k1s.net.dns import forward, server, wire
+from k1s.net.dns import server, upstream, wire
 from k1s.net.dns.cache import MOST_ANSWERS, Cache
 from k1s.net.dns.forward import Forwarder, resolvers_in
 from k1s.net.dns.server import DnsServer
@@ -73,7 +73,8 @@ class Upstream:
 
     def answer(self, data: bytes, how: str) -> bytes | None:
         question = dnslib.DNSRecord.parse(data)
-        self.asked.append((how, str(question.q.qname)))
+        if question.q.qtype != wire.HINFO:  # the server's own question, to see whether we send it back
+            self.asked.append((how, str(question.q.qname)))
         if self.mode == "silent":
             return None
         reply = question.reply()
@@ -113,7 +114,7 @@ class World:
         self.file = tmp_path / "resolv.conf"
         self.file.write_text("# comment\nnameserver 127.0.0.1\nnameserver 127.0.0.2\nnameserver 127.0.0.3\noptions ndots:1\n")
         self.forwarder = Forwarder(str(self.file), own_addresses=["127.0.0.1"], clock=RealClock(), port=self.port)
-        self.server = DnsServer(self.zone, self.forwarder, domain="cluster.local", address="127.0.0.1", port=self.port)
+        self.server = DnsServer(self.zone, self.forwarder, domain="cluster.local", addresses=["127.0.0.1"], port=self.port)
 
     async def udp(self, name: str, kind: str = "A", size: int = 0) -> dnslib.DNSRecord:
         message = dnslib.DNSRecord.question(name, kind)
@@ -170,7 +171,8 @@ async def test_large_headless_answer_is_truncated_then_whole_over_tcp(world: Wor
     endpoints = [{"addresses": [f"10.42.0.{n}"]} for n in range(1, 101)]
     world.zone.pieces = [{"metadata": {}, "addressType": "IPv4", "ports": None, "endpoints": endpoints}]
     cut = await world.udp("db.shop.svc.cluster.local", size=1232)
-    assert (cut.header.tc, data(cut)) == (1, [])
+    assert cut.header.tc == 1
+    assert 70 < len(cut.rr) < 76
     (whole,) = await world.tcp("db.shop.svc.cluster.local")
     assert len(whole.rr) == 100
 
@@ -198,7 +200,7 @@ async def test_missing_name_is_passed_on_and_cached(world: World) -> None:
 
 
 async def test_silent_or_refusing_resolver_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "TIMEOUT", 0.1)
+    monkeypatch.setattr(upstream, "TIMEOUT", 0.1)
     world.first.mode = "silent"
     assert data(await world.udp("a.example")) == ["192.0.2.53"]
     # Shunned now: the other one is asked first.
@@ -212,7 +214,7 @@ async def test_silent_or_refusing_resolver_is_passed_over(world: World, monkeypa
 
 
 async def test_nobody_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "TIMEOUT", 0.05)
+    monkeypatch.setattr(upstream, "TIMEOUT", 0.05)
     world.first.mode = world.second.mode = "silent"
     assert (await world.udp("a.example")).header.rcode == wire.SERVFAIL
     # A forged identifier is as good as no answer.
@@ -228,7 +230,8 @@ async def test_nobody_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_truncated_upstream_answer_is_fetched_over_tcp(world: World) -> None:
     world.first.mode = "long"
     cut = await world.udp("long.example")
-    assert (cut.header.tc, data(cut)) == (1, [])
+    assert cut.header.tc == 1
+    assert 20 < len(cut.rr) < 31
     assert [how for how, _ in world.first.asked] == ["udp", "tcp"]
     (whole,) = await world.tcp("long.example")
     assert len(whole.rr) == 100
@@ -298,7 +301,8 @@ def test_cache_counts_down_and_ends() -> None:
     cache.put(key, message, clock.monotonic())
     found = cache.get(key, clock.monotonic() + 4)
     assert found is not None
-    assert dnslib.DNSRecord.parse(found).rr[0].ttl == 6
+    message, until = found
+    assert (dnslib.DNSRecord.parse(message).rr[0].ttl, until) == (6, 5.0)
     assert cache.get(key, clock.monotonic() + 10) is None
     assert len(cache) == 0
 

@@ -1,0 +1,67 @@
+"""Answers ready to be sent, by the bytes of the question.
+
+Owns: the fast path's table. Called by: dns.server. Never does: make an answer (resolver), keep one that may have changed:
+a change of a Service forgets all, a change of an EndpointSlice those that were made with one.
+
+The same question comes as the same bytes but for its identifier, so that nothing has to be read. Addresses of one name are
+sent in an order drawn anew each time, as CoreDNS's plugin loadbalance does.
+
+Bound: 4,096 answers of at most 1,232 bytes (about 1.5 MB when full of ordinary ones); a full table is emptied.
+"""
+
+from __future__ import annotations
+
+import random
+
+from k1s.net.dns import message as messages
+from k1s.net.dns import wire
+from k1s.net.dns.metrics import Tally
+from k1s.net.dns.resolver import Reply
+
+MOST_REPLIES = 4096
+
+# (the answer after its identifier, until when, what counts it, and where addresses stand that may change places: see `drawn`)
+Entry = tuple[bytes, float, Tally, int, int, int]
+
+
+class ReplyTable:
+    """`get` is the dictionary's own: (question without identifier) -> Entry."""
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, Entry] = {}
+        self._of_endpoints: list[bytes] = []
+        self.get = self._entries.get
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, message: bytes, reply: Reply, tally: Tally) -> Entry:
+        """The entry for the answer to this question; kept if it may be sent again."""
+        start, end, length = messages.movable(reply.message)
+        entry = (reply.message[2:], reply.until, tally, start and start - 2, end and end - 2, length)
+        if reply.until > 0.0 and len(reply.message) <= wire.EDNS_SIZE:
+            if len(self._entries) >= MOST_REPLIES:
+                self.forget()
+            key = message[2:]
+            if reply.endpoints:
+                self._of_endpoints.append(key)
+            self._entries[key] = entry
+        return entry
+
+    def forget(self) -> None:
+        self._entries.clear()
+        self._of_endpoints.clear()
+
+    def forget_endpoints(self) -> None:
+        for key in self._of_endpoints:
+            self._entries.pop(key, None)
+        self._of_endpoints.clear()
+
+
+def drawn(identifier: bytes, entry: Entry) -> bytes:
+    """The answer under this identifier, beginning with any of its addresses."""
+    tail, _, _, start, end, length = entry
+    if not length:
+        return identifier + tail
+    first = start + int(random.random() * ((end - start) // length)) * length
+    return b"".join((identifier, tail[:start], tail[first:end], tail[start:first], tail[end:]))
