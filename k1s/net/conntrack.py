@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from k1s.net.family import Family
@@ -54,7 +54,7 @@ async def cut_udp(family: Family, frontends: Mapping[str, frozenset[str]]) -> No
 
 def _cut(family: Family, frontends: Mapping[str, frozenset[str]]) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
-        stale = [flow for flow in _flows(netlink, family) if is_stale(flow, frontends)]
+        stale = [flow for flow in _flows(netlink, family) if is_stale(flow, frontends, _is_own)]
         for flow in stale:
             _send(netlink, family, _DELETE, _REQUEST | _ACK, flow.handle)
             for kind, body in _messages(netlink):
@@ -63,15 +63,28 @@ def _cut(family: Family, frontends: Mapping[str, frozenset[str]]) -> None:
                     break
 
 
-def is_stale(flow: Flow, frontends: Mapping[str, frozenset[str]]) -> bool:
+def is_stale(flow: Flow, frontends: Mapping[str, frozenset[str]], is_own: Callable[[str], bool]) -> bool:
     target = f"{flow.replier} . {flow.replier_port}"
     targets = frontends.get(f"{flow.destination} . udp . {flow.port}")
     if targets is not None:
         return target not in targets
     targets = frontends.get(f"udp . {flow.port}")
+    if targets is None or target in targets:
+        return False
     # A node port is any address of the node: flows that were never translated may be passing through to somebody else.
     translated = (flow.replier, flow.replier_port) != (flow.destination, flow.port)
-    return targets is not None and translated and target not in targets
+    return translated or is_own(flow.destination)
+
+
+def _is_own(address: str) -> bool:
+    """Is it an address of this host?"""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _flows(netlink: socket.socket, family: Family) -> Iterator[Flow]:

@@ -13,10 +13,13 @@ import asyncio
 import ctypes
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _JSON_OUTPUT = 1 << 4
+# After commands of this length (a few hundred Services) the library's memory, up to 10 KB for each, goes back to the system.
+_LARGE = 1 << 17
 
 
 class NftError(Exception):
@@ -42,6 +45,12 @@ def _load() -> ctypes.CDLL:
     return library
 
 
+def _trim() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
 class NftContext:
     """libnftables in the calling thread. Use `Nft` from asyncio."""
 
@@ -58,6 +67,8 @@ class NftContext:
         status = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
         message: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        if len(commands) > _LARGE:
+            _trim()
         if status != 0:
             raise NftError(message.decode(errors="replace").strip() or f"nft failed with status {status}")
         return output.decode()
@@ -91,6 +102,10 @@ class Nft:
     async def query(self, command: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await self._call(lambda context: context.query(command))
         return found
+
+    async def in_thread(self, work: Callable[[], None]) -> None:
+        """Something that libnftables cannot do, in its turn and in the same network namespace."""
+        await self._call(lambda _: work())
 
     async def _call(self, use: Any) -> Any:
         def work() -> Any:

@@ -14,14 +14,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from k1s.net import conntrack
 from k1s.net.family import IPV4, Family
 from k1s.net.nft import Nft, NftError
-from k1s.net.proxy import affinity, table
+from k1s.net.proxy import affinity, sticky_rule, table
 from k1s.net.proxy.endpoints import Place
-from k1s.net.proxy.plan import EMPTY, Balance, Chain, Elements, ServicePlan, plan_service
+from k1s.net.proxy.plan import EMPTY, Balance, Chain, Elements, ServicePlan, Stick, plan_service
 
 Object = dict[str, Any]
 # namespace/name -> the Service, or None if there is none, and its EndpointSlices.
@@ -42,7 +43,8 @@ class _State:
 
     family: Family
     plans: dict[str, ServicePlan] = field(default_factory=dict)
-    held: dict[str, Elements] = field(default_factory=dict)
+    # Frontends of a Service that another one had first: their elements are in its plan, not in the kernel.
+    lost: dict[str, set[str]] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, set[str]] = field(default_factory=dict)
     chains: set[Chain] = field(default_factory=set)
@@ -83,6 +85,12 @@ class ServiceProxy:
         self._can_cut = True
         self._states = [_State(family) for family in families]
 
+    async def move(self, place: Place) -> None:
+        """The node's zone or addresses are others now: every Service may have nearer targets."""
+        if place != self._place:
+            self._place = place
+            await self.update(self._known(()))
+
     async def load(self, services: Collection[str]) -> None:
         """Replace the tables by ones that hold exactly these Services, in one transaction. Clients keep their targets."""
         texts, changes = [], []
@@ -96,6 +104,8 @@ class ServiceProxy:
             texts.append(affinity.carry_over(state.family, stuck[number], self._sticky(state.family)))
             changes.append((state.family, change))
         await self._nft.run("".join(texts))
+        for family, change in changes:
+            await self._remember(family, change)
         # Flows that outlived a target while nobody watched.
         for family, change in changes:
             await self._cut_udp(family, change)
@@ -111,6 +121,8 @@ class ServiceProxy:
             return
         try:
             await self._nft.run(text)
+            for family, change in changes:
+                await self._remember(family, change)
         except NftError as error:
             _log.warning("service table is not as it was left, writing it anew: %s", error)
             await self.load(self._known(services))
@@ -121,6 +133,12 @@ class ServiceProxy:
 
     def _known(self, services: Collection[str]) -> set[str]:
         return {key for state in self._states for key in state.plans} | set(services)
+
+    async def _remember(self, family: Family, change: _Change) -> None:
+        """Until this is done (and only for the first of its kind) a client's target is not remembered, nothing worse."""
+        for chain in change.chains:
+            if isinstance(chain, Stick) and family.version == 6:
+                await self._nft.in_thread(partial(sticky_rule.append, chain.name, chain.seconds))
 
     async def _cut_udp(self, family: Family, change: _Change) -> None:
         if not change.udp or not self._can_cut:
@@ -142,7 +160,7 @@ class ServiceProxy:
         queue = deque(sorted(services))
         while queue:
             key = queue.popleft()
-            before, held = state.plans.pop(key, EMPTY), state.held.pop(key, {})
+            before, held = state.plans.pop(key, EMPTY), state.lost.pop(key, ())
             own = self._own_services.get(key)
             service, slices = own or self._lookup(key)
             plan = EMPTY
@@ -155,24 +173,22 @@ class ServiceProxy:
                     before=before,
                     own_addresses=frozenset() if own else self._own_addresses,
                 )
-            now = self._claim(state, key, before, plan, queue)
-            if service is not None:
                 state.plans[key] = plan
-            if now:
-                state.held[key] = now
-            _difference(change, held, now)
+            lost = self._claim(state, key, before, plan, queue)
+            if lost:
+                state.lost[key] = lost
+            _difference(change, before.elements(held), plan.elements(lost))
             change.chains |= plan.chains - state.chains
             _note_flows(change, before, plan)
         state.chains |= change.chains
         return change
 
-    def _claim(self, state: _State, key: str, before: ServicePlan, plan: ServicePlan, queue: deque[str]) -> Elements:
-        """The elements of the frontends that are the Service's; frontends it gave up go to who waits for them."""
-        mine: Elements = {}
-        for frontend, elements in plan.frontends.items():
-            if state.owners.setdefault(frontend, key) == key:
-                mine |= elements
-            else:
+    def _claim(self, state: _State, key: str, before: ServicePlan, plan: ServicePlan, queue: deque[str]) -> set[str]:
+        """Note whose the frontends are and return those that are not the Service's; what it gave up goes to who waits."""
+        lost = set()
+        for frontend in plan.frontends:
+            if state.owners.setdefault(frontend, key) != key:
+                lost.add(frontend)
                 state.waiting.setdefault(frontend, set()).add(key)
         for frontend in before.frontends.keys() - plan.frontends.keys():
             waiting = state.waiting.get(frontend, set())
@@ -183,7 +199,7 @@ class ServiceProxy:
                 waiting.clear()
             if not waiting:
                 state.waiting.pop(frontend, None)
-        return mine
+        return lost
 
 
 def _difference(change: _Change, held: Elements, now: Elements) -> None:

@@ -1,7 +1,8 @@
 """Which endpoints of a Service a node's proxy may use.
 
 Owns: reading EndpointSlices: conditions, ports, locality, topology hints. Called by: proxy.plan; pure.
-Never does: rules. Source: upstream pkg/proxy/topology.go (CategorizeEndpoints), KEP-1669 (terminating endpoints).
+Never does: rules. Source: upstream pkg/proxy/topology.go (CategorizeEndpoints), KEP-1669 (terminating endpoints), KEP-2433 and
+KEP-3015 (zone and node hints).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this proxy runs."""
+    """Where this proxy runs. `addresses`: the node's own, as its Node object has them."""
 
     node: str
     zone: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,14 @@ class _Endpoint:
 
 
 def choose(port: Object, slices: Iterable[Object], family: Family, place: Place) -> Choice:
-    """The targets of one Service port. Ready ones; where there are none, those that terminate but still serve."""
+    """The targets of one Service port. Ready ones; where there are none, those that terminate but still serve.
+
+    Hints concern the ready ones only, and only traffic that may go anywhere.
+    """
     found = _collect(port, slices, family, place)
-    everywhere = _usable(found)
+    ready = [endpoint for endpoint in found if endpoint.ready]
     return Choice(
-        cluster=_targets(_near(everywhere, place)),
+        cluster=_targets(_near(ready, place) if ready else _usable(found)),
         local=_targets(_usable([endpoint for endpoint in found if endpoint.local])),
     )
 
@@ -57,15 +62,12 @@ def _usable(endpoints: Sequence[_Endpoint]) -> list[_Endpoint]:
 
 
 def _near(endpoints: Sequence[_Endpoint], place: Place) -> Sequence[_Endpoint]:
-    """Follow topology hints, but only where every endpoint has them: a hint half rolled out must not black-hole."""
-    if place.node and endpoints and all(endpoint.nodes for endpoint in endpoints):
-        here = [endpoint for endpoint in endpoints if place.node in endpoint.nodes]
-        if here:
-            return here
-    if place.zone and endpoints and all(endpoint.zones for endpoint in endpoints):
-        here = [endpoint for endpoint in endpoints if place.zone in endpoint.zones]
-        if here:
-            return here
+    """Follow hints, but only where every endpoint has them: one half rolled out must not black-hole. Node before zone."""
+    for here, hints in ((place.node, [e.nodes for e in endpoints]), (place.zone, [e.zones for e in endpoints])):
+        if here and all(hints):
+            near = [endpoint for endpoint, names in zip(endpoints, hints, strict=True) if here in names]
+            if near:
+                return near
     return endpoints
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from k1s.net.proxy.apply import Lookup
-from k1s.net.proxy.endpoints import Place
 
 Object = dict[str, Any]
 _SECONDS, _MOST_BYTES, _MOST_CONNECTIONS = 5.0, 8192, 64
@@ -26,8 +25,8 @@ _log = logging.getLogger("k1s.net.proxy")
 class HealthPorts:
     """Keeps listeners in step with Services. Not to be called concurrently: the proxy's task owns it."""
 
-    def __init__(self, lookup: Lookup, place: Place, address: str = "0.0.0.0") -> None:
-        self._lookup, self._place, self._address = lookup, place, address
+    def __init__(self, lookup: Lookup, node: str, addresses: Sequence[str] = ("0.0.0.0",)) -> None:
+        self._lookup, self._node, self._addresses = lookup, node, addresses
         self._ports: dict[str, _Port] = {}
 
     async def update(self, services: Iterable[str]) -> None:
@@ -41,7 +40,7 @@ class HealthPorts:
             if number and held is None:
                 held = await self._open(key, number)
             if held is not None:
-                held.endpoints = local_endpoints(slices, self._place)
+                held.endpoints = local_endpoints(slices, self._node)
 
     async def close(self) -> None:
         for port in self._ports.values():
@@ -51,7 +50,7 @@ class HealthPorts:
     async def _open(self, key: str, number: int) -> _Port | None:
         port = _Port(key, number)
         try:
-            await port.open(self._address)
+            await port.open(self._addresses)
         except OSError as error:
             # Somebody else's listener on a port that the cluster gave away. The Service works without; upstream goes on too.
             _log.error("health check port %d of service %s cannot be opened: %s", number, key, error.strerror)
@@ -66,8 +65,8 @@ class _Port:
         self._connections = 0
         self._server: asyncio.Server | None = None
 
-    async def open(self, address: str) -> None:
-        self._server = await asyncio.start_server(self._connection, address, self.number, limit=_MOST_BYTES)
+    async def open(self, addresses: Sequence[str]) -> None:
+        self._server = await asyncio.start_server(self._connection, addresses, self.number, limit=_MOST_BYTES)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -107,12 +106,14 @@ def wanted_port(service: Object | None) -> int:
     return int(spec.get("healthCheckNodePort") or 0)
 
 
-def local_endpoints(slices: Iterable[Object], place: Place) -> int:
-    """Ready endpoints on this node; one that terminates does not count, so that balancers turn away before it goes."""
-    found = {
-        endpoint["addresses"][0]
-        for piece in slices
-        for endpoint in piece.get("endpoints") or ()
-        if endpoint.get("nodeName") == place.node and (endpoint.get("conditions") or {}).get("ready") is not False
-    }
-    return len(found)
+def local_endpoints(slices: Iterable[Object], node: str) -> int:
+    """Ready endpoints on this node; one that terminates does not count, so that balancers turn away before it goes.
+
+    An endpoint with an address of each family counts once.
+    """
+    found: dict[str, set[str]] = {}
+    for piece in slices:
+        for endpoint in piece.get("endpoints") or ():
+            if endpoint.get("nodeName") == node and (endpoint.get("conditions") or {}).get("ready") is not False:
+                found.setdefault(piece.get("addressType") or "", set()).update(endpoint["addresses"][:1])
+    return max(map(len, found.values()), default=0)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k1s.net.family import Family, parse_network
+from k1s.net.family import Family, parse_address, parse_network
 from k1s.net.proxy.endpoints import Place, choose
 
 Object = dict[str, Any]
@@ -87,9 +87,13 @@ class ServicePlan:
     slots: dict[tuple[str, str, int], tuple[str, ...]] = field(default_factory=dict)
     sticky: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    @property
-    def elements(self) -> Elements:
-        return {key: value for elements in self.frontends.values() for key, value in elements.items()}
+    def elements(self, but: Collection[str] = ()) -> Elements:
+        """All elements, without those of the frontends in `but`, which are somebody else's."""
+        found: Elements = {}
+        for frontend, elements in self.frontends.items():
+            if frontend not in but:
+                found.update(elements)
+        return found
 
     def put(self, frontend: str, name: str, key: str, value: str) -> None:
         self.frontends.setdefault(frontend, {})[(name, key)] = value
@@ -132,7 +136,7 @@ def plan_service(
     for ip in cluster_ips:
         plan.put(ip, "cluster-ips", ip, "")
     outside_ips = _outside_addresses(service, family)
-    guards = _source_ranges(spec, family)
+    guards = _source_ranges(service, family, place)
     exposed = spec.get("type") in ("NodePort", "LoadBalancer")
     for port in spec.get("ports") or ():
         protocol = (port.get("protocol") or "TCP").lower()
@@ -253,11 +257,16 @@ def _balancer_addresses(service: Object, family: Family) -> list[str]:
     return [entry["ip"] for entry in ingress if family.owns(entry.get("ip") or "") and entry.get("ipMode") != "Proxy"]
 
 
-def _source_ranges(spec: Mapping[str, Any], family: Family) -> Sources | None:
+def _source_ranges(service: Object, family: Family, place: Place) -> Sources | None:
+    spec = service["spec"]
     ranges = spec.get("loadBalancerSourceRanges") or ()
     if spec.get("type") != "LoadBalancer" or not ranges:
         return None
     parsed = [network for text in ranges if (network := parse_network(text.strip())) and network.version == family.version]
+    own = [address for text in place.addresses if (address := parse_address(text))]
+    if any(address in network for address in own for network in parsed):
+        # A node that holds the balancer's address itself calls it from that address.
+        parsed += [network for ip in _balancer_addresses(service, family) if (network := parse_network(ip))]
     # Collapsed: nft takes no overlapping ranges into one set, people do.
     return Sources(tuple(str(network) for network in ipaddress.collapse_addresses(parsed)))  # type: ignore[type-var]
 

@@ -15,6 +15,8 @@ from k1s.net.proxy.plan import LOCAL_SLOTS, PROTOCOLS, Balance, Chain, Sources, 
 
 # Clients remembered for session affinity; a full map means that new clients get any target each time.
 STICKY_CLIENTS = 65536
+# fully-random: two clients with the same port at the same moment are not given the same one, which loses a packet.
+_MASQUERADE = "masquerade fully-random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,7 @@ def chain_text(family: Family, chain: Chain) -> str:
             lines.append(f"dnat {ip} to {key} . {draw} map @{chain.over}-slots-{chain.protocol}")
         case Stick():
             if family.version == 6:
-                # Two addresses, a target and the ports do not fit into a rule's registers; libnftables aborts the process.
-                raise ValueError("session affinity over IPv6 needs another shape than a map of client and frontend")
+                return lines[0] + "\n"  # the rule is more than libnftables can write: see sticky_rule
             client = f"{ip} saddr . ct original {ip} daddr . meta l4proto . ct original proto-dst"
             entry = f"{client} timeout {chain.seconds}s : {ip} daddr . th dport"
             lines.append(f"meta l4proto {chain.protocol} update @affinity {{ {entry} }}")
@@ -105,7 +106,7 @@ def _slot_key(family: Family, over: str, protocol: str) -> str:
 
 def _ranges(family: Family, ranges: Ranges) -> str:
     text = ""
-    for name, networks in (("node-pods", ranges.node_pods), ("cluster-pods", ranges.cluster_pods), ("services", ranges.services)):
+    for name, networks in (("node-pods", ranges.node_pods), ("cluster-pods", ranges.cluster_pods)):
         elements = f" elements = {{ {', '.join(map(str, networks))} }};" if networks else ""
         text += f"\tset {name} {{ type {family.address_type}; flags interval;{elements} }}\n"
     return text
@@ -114,9 +115,9 @@ def _ranges(family: Family, ranges: Ranges) -> str:
 def _nat(family: Family) -> str:
     ip = family.name
     here = f"fib daddr type local {ip} daddr != {family.loopback}"
-    masquerading = "".join(
-        f"\t\tmeta l4proto {protocol} ct original {ip} daddr . ct original proto-dst @outside-ips-{protocol} masquerade\n"
-        f"\t\tmeta l4proto {protocol} ct original proto-dst @outside-ports-{protocol} masquerade\n"
+    away = "".join(
+        f"\t\tmeta l4proto {protocol} ct original {ip} daddr . ct original proto-dst @outside-ips-{protocol} {_MASQUERADE}\n"
+        f"\t\tmeta l4proto {protocol} ct original proto-dst @outside-ports-{protocol} {_MASQUERADE}\n"
         for protocol in PROTOCOLS
     )
     return f"""\
@@ -141,13 +142,17 @@ def _nat(family: Family) -> str:
 		type filter hook prerouting priority -110; policy accept;
 		ct state new {ip} daddr . meta l4proto . th dport vmap @guarded-ips
 	}}
+	chain guard-output {{
+		type filter hook output priority -110; policy accept;
+		ct state new {ip} daddr . meta l4proto . th dport vmap @guarded-ips
+	}}
 	chain postrouting {{
 		type nat hook postrouting priority 100; policy accept;
 		ct status dnat oifname != {{ "lo", "{BRIDGE}" }} {ip} saddr != @node-pods jump away
 	}}
 	chain away {{
-		ct original {ip} daddr @services masquerade
-{masquerading}	}}
+		ct original {ip} daddr @cluster-ips {_MASQUERADE}
+{away}	}}
 """
 
 

@@ -130,13 +130,15 @@ FRONTENDS = {"10.43.0.7 . udp . 53": frozenset({"10.42.0.2 . 53"}), "udp . 30053
         (Flow("10.43.0.7", 54, "10.42.0.9", 53, b""), False),
         (Flow("192.0.2.1", 30053, "10.42.0.9", 53, b""), True),
         (Flow("192.0.2.1", 30053, "10.42.0.2", 53, b""), False),
+        # Nobody served the node port when the flow began.
+        (Flow("192.0.2.1", 30053, "192.0.2.1", 30053, b""), True),
         # Somebody else's traffic that only passes through.
         (Flow("8.8.8.8", 30053, "8.8.8.8", 30053, b""), False),
         (Flow("8.8.8.8", 53, "8.8.8.8", 53, b""), False),
     ],
 )
 def test_stale_flows(flow: Flow, stale: bool) -> None:
-    assert is_stale(flow, FRONTENDS) is stale
+    assert is_stale(flow, FRONTENDS, lambda address: address == "192.0.2.1") is stale
 
 
 def test_names_and_families() -> None:

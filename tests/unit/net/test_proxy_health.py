@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 
-from k1s.net.proxy.endpoints import Place
 from k1s.net.proxy.health import HealthPorts, local_endpoints, wanted_port
 
 
@@ -38,7 +37,7 @@ async def get(port: int) -> tuple[int, dict]:
 async def test_follows_endpoints_and_closes() -> None:
     port = free_port()
     now: dict[str, tuple[dict | None, list[dict]]] = {"shop/web": (service(port), pieces("a", "a", "b"))}
-    ports = HealthPorts(lambda key: now[key], Place("a"), "127.0.0.1")
+    ports = HealthPorts(lambda key: now[key], "a", ["127.0.0.1"])
     await ports.update(["shop/web"])
     code, body = await get(port)
     assert (code, body["localEndpoints"], body["service"]) == (200, 2, {"namespace": "shop", "name": "web"})
@@ -59,7 +58,7 @@ async def test_follows_endpoints_and_closes() -> None:
 async def test_a_taken_port_is_not_the_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        ports = HealthPorts(lambda key: (service(port), pieces("a")), Place("a"), "127.0.0.1")
+        ports = HealthPorts(lambda key: (service(port), pieces("a")), "a", ["127.0.0.1"])
         await ports.update(["shop/web"])
         await ports.close()
 
@@ -68,4 +67,4 @@ def test_who_has_one() -> None:
     assert wanted_port(service(30000)) == 30000
     assert wanted_port(service(30000, "Cluster")) == 0
     assert wanted_port(None) == 0
-    assert local_endpoints(pieces("a", ready=False), Place("a")) == 0
+    assert local_endpoints(pieces("a", ready=False), "a") == 0

@@ -37,7 +37,7 @@ def check_golden(path: Path, text: str) -> None:
 def test_golden(path: Path) -> None:
     given_objects = yaml.safe_load(path.read_text())
     plan = plan_service(given_objects["service"], given_objects["slices"], family=IPV4, place=HERE)
-    lines = [f"{name} {{ {key}{' : ' + value if value else ''} }}" for (name, key), value in plan.elements.items()]
+    lines = [f"{name} {{ {key}{' : ' + value if value else ''} }}" for (name, key), value in plan.elements().items()]
     chains = [table.chain_text(IPV4, chain) for chain in sorted(plan.chains, key=lambda c: c.name)]
     check_golden(path.with_name(path.name.replace(".input.yaml", ".output.txt")), "\n".join([*lines, "", *chains]))
 
@@ -95,7 +95,7 @@ def test_what_nft_would_refuse_never_gets_there() -> None:
     service = {"metadata": {}, "spec": {**spec, "loadBalancerSourceRanges": ranges}, "status": status}
     plan = plan_service(service, pieces(endpoint("10.42.0.2"), endpoint("nonsense")), family=IPV4, place=HERE)
     assert Sources(("10.0.0.0/8", "192.0.2.0/24")) in plan.chains
-    assert not any("nonsense" in value or "not-an" in key for (_, key), value in plan.elements.items())
+    assert not any("nonsense" in value or "not-an" in key for (_, key), value in plan.elements().items())
 
 
 def hinted(address: str, *, nodes: tuple[str, ...] = (), zones: tuple[str, ...] = ()) -> dict:
@@ -134,13 +134,13 @@ def test_arrange_keeps_who_stays(before: list[int], wanted: set[int]) -> None:
 )
 def test_not_for_the_proxy(spec: dict, labels: dict) -> None:
     service = {"metadata": {"labels": labels}, "spec": {"ports": [{"port": 80}], **spec}}
-    assert plan_service(service, pieces(endpoint("10.42.0.2")), family=IPV4, place=HERE).elements == {}
+    assert plan_service(service, pieces(endpoint("10.42.0.2")), family=IPV4, place=HERE).elements() == {}
 
 
 def test_own_address_is_left_to_its_server() -> None:
     service = {"metadata": {}, "spec": {"clusterIP": "10.43.0.10", "ports": [{"port": 53, "protocol": "UDP"}]}}
     plan = plan_service(service, [], family=IPV4, place=HERE, own_addresses=frozenset({"10.43.0.10"}))
-    assert plan.elements == {}
+    assert plan.elements() == {}
 
 
 class Kernel:
