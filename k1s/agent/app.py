@@ -21,8 +21,9 @@ from k1s.agent.config import AgentConfig
 from k1s.agent.containerd import Containerd, ContainerdError
 from k1s.agent.containers.images import ImageManager
 from k1s.agent.context import AgentContext
+from k1s.agent.join_request import JoinError
 from k1s.agent.network import app as network
-from k1s.agent.node import conditions, images, lease, register
+from k1s.agent.node import conditions, images, lease, register, removal
 from k1s.agent.node.info import NodeFault
 from k1s.agent.pods import manager
 from k1s.agent.resources.cgroups import Cgroups, cgroup_root
@@ -63,6 +64,7 @@ class PartEntry:
 
 PARTS: tuple[PartEntry, ...] = (
     PartEntry("node", register.run),
+    PartEntry("removal", removal.run),
     PartEntry("network", network.run, waits=False),
     PartEntry("images", images.run),
     PartEntry("pods", manager.run),
@@ -82,8 +84,12 @@ async def run(
     """Until cancelled. Raises StartError for what the user can mend."""
     limit_malloc_arenas()
     try:
-        await _run(config, clock, step, ready)
-    except* (join.JoinError, ContainerdError, NodeFault) as group:
+        if await removal.ended_by(_run(config, clock, step, ready)) == removal.AT_START and join.leave(config):
+            # Removed while this agent was away, and there is a token: whoever started it so wants it back.
+            log.warning("this node was removed from its cluster: joining it again with the token")
+            await removal.ended_by(_run(config, clock, step, ready))
+        await removal.rest(config)
+    except* (JoinError, ContainerdError, NodeFault) as group:
         raise StartError(str(group.exceptions[0])) from group
 
 
@@ -91,6 +97,8 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
     joined = await join.ensure_credentials(config, clock)
     config = dataclasses.replace(
         config,
+        server=joined.server,
+        network_backend=joined.network_backend,
         cluster_cidr=joined.cluster_cidr or config.cluster_cidr,
         service_cidr=joined.service_cidr or config.service_cidr,
         cluster_dns=joined.cluster_dns or config.cluster_dns,
@@ -107,6 +115,7 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
         events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)
         agent = make_context(config, joined.node_name, joined.node_ip, client, informers, events, runtime, clock)
         agent.server_tls = holder.server_context()
+        agent.address_handlers.append(holder.moved_to)
         try:
             tasks.spawn("informers", informers.run())
             tasks.spawn("events", events.run())

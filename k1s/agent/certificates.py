@@ -1,4 +1,4 @@
-"""The agent's certificates while it runs: live TLS contexts, renewed before they expire.
+"""The agent's certificates while it runs: live TLS contexts, renewed before they expire and when the machine's address changes.
 
 Owns: AgentCertificates. Called by: agent/app. Never does: join (agent/join).
 Renewal is asked for with the present certificate; new pairs are loaded into the contexts that are in use, nothing restarts.
@@ -6,12 +6,15 @@ Renewal is asked for with the present certificate; new pairs are loaded into the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Callable
 
 from k1s.agent.config import AgentConfig
-from k1s.agent.join import JoinError, JoinResult, renew
+from k1s.agent.identity import JoinResult
+from k1s.agent.join import renew
+from k1s.agent.join_request import JoinError
 from k1s.base import pki
 from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
@@ -20,7 +23,7 @@ log = logging.getLogger("k1s.agent.certificates")
 
 # A clock may be set while we sleep: look again this often.
 _LONGEST_SLEEP = 3600.0
-_RETRY = Backoff(initial=10.0, maximum=3600.0, jitter=0.2)
+_RETRY = Backoff(initial=1.0, maximum=300.0, jitter=0.2)
 
 
 class AgentCertificates:
@@ -30,6 +33,9 @@ class AgentCertificates:
         self._config, self._joined, self._clock = config, joined, clock
         self._clients: list[ssl.SSLContext] = []
         self._servers: list[ssl.SSLContext] = []
+        self._addresses = joined.node_ip
+        self._moved = joined.moved
+        self._wake = asyncio.Event()
 
     def client_context(self) -> ssl.SSLContext:
         """For connections to the API server, as system:node:NAME."""
@@ -48,34 +54,64 @@ class AgentCertificates:
         self._servers.append(context)
         return context
 
+    def moved_to(self, addresses: str) -> None:
+        """The machine has other addresses now (comma-separated): certificates for them are asked for at once."""
+        self._addresses, self._moved = addresses, True
+        self._wake.set()
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Sleep until a certificate is due, renew, repeat. A server that is away is asked again; there are months."""
         ready()
         failures = 0
-        moved = self._joined.moved
         while True:
-            wait = 0.0 if moved else self._due() - self._clock.now()
+            wait = 0.0 if self._moved else self._due() - self._clock.now()
             if wait > 0:
-                await self._clock.sleep(min(wait, _LONGEST_SLEEP))
+                await self._sleep(min(wait, _LONGEST_SLEEP))
                 continue
-            try:
-                await self.renew(self._joined.node_ip)
-                failures, moved = 0, False
-            except (JoinError, ConnectionError) as error:
+            fault = await self._try()
+            if fault:
                 failures += 1
                 delay = _RETRY.delay(failures)
-                log.warning("certificates are due but were not renewed: %s; trying again in %.0f s", error, delay)
-                await self._clock.sleep(delay)
+                log.warning("certificates are due but were not renewed: %s; trying again in %.0f s", fault, delay)
+                await self._sleep(delay)
+                continue
+            failures = 0
+            if self._due() <= self._clock.now():
+                log.warning(
+                    "the new certificates are due already by this machine's clock: set the clock (timedatectl set-ntp true)"
+                )
+                await self._sleep(_LONGEST_SLEEP)
 
     async def renew(self, addresses: str) -> None:
-        """New certificates now, for these addresses (comma-separated): also when the machine's address has changed."""
-        await renew(self._config, addresses)
+        """New certificates now, for these addresses (comma-separated). Raises JoinError, ConnectionError."""
+        await renew(self._config, addresses, self._clock)
         joined = self._joined
         for context in self._clients:
             context.load_cert_chain(joined.client_certificate, joined.client_key)
         for context in self._servers:
             context.load_cert_chain(joined.serving_certificate, joined.serving_key)
-        log.info("certificates renewed")
+        log.info("certificates renewed for %s", addresses)
+
+    async def _try(self) -> str:
+        """One renewal; what went wrong, "" if nothing."""
+        addresses = self._addresses
+        try:
+            await self.renew(addresses)
+        except (JoinError, ConnectionError) as error:
+            return str(error)
+        # Unless the machine has moved on meanwhile.
+        self._moved = self._addresses != addresses
+        return ""
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until the machine moves."""
+        tasks = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        self._wake.clear()
 
     def _due(self) -> float:
         paths = (self._joined.client_certificate, self._joined.serving_certificate)

@@ -16,7 +16,15 @@ from k1s.base.config import option
 class AgentConfig:
     """Options of `k1s agent`; a server passes the same to the agent it supervises."""
 
-    server: str = option("server", "https://127.0.0.1:6443", "URL of the server to join", env="K1S_URL", short="s", metavar="URL")
+    server: str = option(
+        "server",
+        "",
+        "URL of the server to join (default: the one that this machine has joined)",
+        env="K1S_URL",
+        short="s",
+        alias="join",
+        metavar="URL",
+    )
     token: str = option("token", "", "join token", env="K1S_TOKEN", short="t", secret=True)
     token_file: str = option("token-file", "", "file that holds the join token", env="K1S_TOKEN_FILE", metavar="FILE")
     data_dir: Path = option(

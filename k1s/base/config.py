@@ -24,9 +24,19 @@ class ConfigError(Exception):
     """A flag or key that cannot be used; the message is one line that says what to do."""
 
 
-def option(flag: str, default: Any, text: str, *, env: str = "", short: str = "", metavar: str = "", secret: bool = False) -> Any:
-    """A dataclass field that is also the flag `--<flag>` and the config key `<flag>`."""
-    metadata = {"flag": flag, "help": text, "env": env, "short": short, "metavar": metavar, "secret": secret}
+def option(
+    flag: str,
+    default: Any,
+    text: str,
+    *,
+    env: str = "",
+    short: str = "",
+    alias: str = "",
+    metavar: str = "",
+    secret: bool = False,
+) -> Any:
+    """A dataclass field that is also the flag `--<flag>` and the config key `<flag>`; `alias` is another name for both."""
+    metadata = {"flag": flag, "help": text, "env": env, "short": short, "alias": alias, "metavar": metavar, "secret": secret}
     if isinstance(default, list):
         raise TypeError("use a tuple: configs are frozen")
     return dataclasses.field(default=default, metadata=metadata)
@@ -112,7 +122,7 @@ def _parser(fields: _Fields, program: str, description: str, config_file: Path) 
     parser.add_argument("--config", "-c", metavar="FILE", help=f"config file, each key a flag (default {config_file})")
     for flag, (wanted, field) in fields.items():
         meta = field.metadata
-        names = [f"--{flag}", *([f"-{meta['short']}"] if meta["short"] else [])]
+        names = [f"--{name}" for name in (flag, meta["alias"]) if name] + [f"-{meta['short']}" for _ in meta["short"]]
         shown = "" if field.default in ("", (), None, False) or meta["secret"] else f" (default {_show(field.default)})"
         env = f" [${meta['env']}]" if meta["env"] else ""
         text = (meta["help"] + shown + env).replace("%", "%%")
@@ -136,8 +146,10 @@ def _read_files(fields: _Fields, path: Path, *, must_exist: bool) -> dict[str, A
     if directory.is_dir():
         files += sorted(directory.glob("*.yaml"))
     values: dict[str, Any] = {}
+    aliases = {field.metadata["alias"]: flag for flag, (_, field) in fields.items()}
     for file in files:
-        for key, value in _read_yaml(file).items():
+        for written, value in _read_yaml(file).items():
+            key = aliases.get(written, written)
             if key not in fields:
                 raise ConfigError(f"{file}: unknown key {key!r} (each key is a flag of '--help')")
             values[key] = _convert(key, fields[key][0], value, str(file))

@@ -43,11 +43,12 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """The verified client certificate: subject CN, subject O values, and the SHA-256 of its DER in hex."""
+    """The verified client certificate: subject CN, subject O values, and the SHA-256 of its DER and of its key in hex."""
 
     common_name: str
     organizations: tuple[str, ...]
     fingerprint: str = ""
+    key_fingerprint: str = ""
 
 
 class BodyReader(Protocol):

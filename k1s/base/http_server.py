@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from k1s.base import pki
 from k1s.base.http import (
     Answer,
     BodyTooLarge,
@@ -147,8 +148,8 @@ def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | Non
                 common_name = value
             elif kind == "organizationName":
                 organizations.append(value)
-    fingerprint = hashlib.sha256(tls.getpeercert(True)).hexdigest()
-    return PeerCertificate(common_name, tuple(organizations), fingerprint)
+    der = tls.getpeercert(True)
+    return PeerCertificate(common_name, tuple(organizations), hashlib.sha256(der).hexdigest(), pki.key_fingerprint(der))
 
 
 class _Body:

@@ -196,6 +196,16 @@ def validity(pem: bytes) -> Validity:
         raise PkiError(f"not a certificate: {error}") from error
 
 
+def key_fingerprint(der: bytes) -> str:
+    """SHA-256 of a certificate's public key (SPKI), hex, without loading `cryptography`. `der`: the certificate."""
+    try:
+        fields = _children(_children(_children(der)[0][1])[0][1])
+        tag, content = fields[(1 if fields[0][0] == 0xA0 else 0) + 5]
+    except IndexError as error:
+        raise PkiError("not a certificate") from error
+    return hashlib.sha256(bytes([tag]) + _length(len(content)) + content).hexdigest()
+
+
 def save(pair: Pair, certificate: Path, key: Path) -> None:
     """Write both files. The key goes first: a certificate without its key cannot be told from a good pair."""
     write_atomic(key, pair.key)
@@ -220,6 +230,13 @@ def _children(der: bytes) -> list[tuple[int, bytes]]:
         out.append((tag, der[at : at + length]))
         at += length
     return out
+
+
+def _length(size: int) -> bytes:
+    if size < 0x80:
+        return bytes([size])
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(digits)]) + digits
 
 
 def _time(tag: int, content: bytes) -> float:

@@ -1,40 +1,39 @@
-"""How a machine becomes a node: tokens, and the routes that hand out certificates.
+"""How a machine becomes a node: the routes that hand out certificates.
 
 GET /cacerts            the server CA, to anyone: its hash stands in the token
-POST /v1-k1s/join       with the join token: certificates for a node name
+POST /v1-k1s/join       with a join token: certificates for a node name
 POST /v1-k1s/renew      with the node's present certificate, even an expired one, and a signature of its key
 
-Owns: JoinTokens, JoinHandler. Called by: server/app (routes), cli/token. Never does: make Node objects (the agent does).
+Owns: JoinHandler. Called by: server/app. Never does: make Node objects (the agent does), know tokens (server/tokens).
 
-A node's identity is its key. The first key that joins under a name owns the name until the Node object is deleted: the
-record is the Secret kube-system/<name>.node-key.k1s.
+A node's identity is its key. The first key that joins under a name owns the name until the Node is deleted or the name is
+forgotten (api/node_identity). Answers carry this server's time, so that a machine whose clock is wrong can say so.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import ipaddress
 import logging
-import secrets
-from dataclasses import dataclass
-from pathlib import Path
+from email.utils import formatdate
 from typing import Any
 
 import orjson
 
+from k1s.api import node_identity
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError, bad_request, method_not_allowed, path_not_found, request_entity_too_large, unauthorized
 from k1s.api.names import dns1123_subdomain
 from k1s.base import pki
 from k1s.base.clock import Clock
-from k1s.base.files import read_if_exists, write_atomic
 from k1s.base.http import Answer, BodyTooLarge, Request, Response
-from k1s.client.interface import Client, InformerFactory, Object
+from k1s.client.interface import Client, InformerFactory
+from k1s.server.apiserver.attributes import UserInfo
+from k1s.server.apiserver.authn.node_keys import NodeKeys
 from k1s.server.certificates import ServerCertificates
 from k1s.server.config import ServerConfig
+from k1s.server.tokens import JoinTokens
 
 log = logging.getLogger("k1s.server.join")
 
@@ -42,47 +41,6 @@ PATHS = ("/cacerts", "/v1-k1s/join", "/v1-k1s/renew")
 SIGNATURE_HEADER = "X-K1s-Signature"
 _LARGEST_BODY = 64 * 1024
 _MOST_ADDRESSES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class JoinTokens:
-    """The secrets that let a machine join. `node` and `server` are whole tokens; both are good for joining as a node."""
-
-    node: str
-    server: str
-
-    def accepts(self, given: str) -> bool:
-        """Whether `given` (a whole token, `user:secret` or the bare secret) is one of ours; in constant time."""
-        digest = hashlib.sha256(secret_of(given).encode()).digest()
-        good = [hmac.compare_digest(digest, hashlib.sha256(secret_of(t).encode()).digest()) for t in (self.node, self.server)]
-        return any(good)
-
-
-def secret_of(token: str) -> str:
-    """What is secret in a token: the part after the CA hash and the user."""
-    _, separator, rest = token.strip().partition("::")
-    text = rest if separator else token.strip()
-    user, colon, secret = text.partition(":")
-    return secret if colon and user in ("node", "server") else text
-
-
-def load_tokens(config: ServerConfig, server_ca: bytes) -> JoinTokens:
-    """The tokens in the data directory, made at first start; `--token` gives the secret. Files are 0600."""
-    server_file = config.server_dir / "token"
-    given = config.token or (Path(config.token_file).read_text().strip() if config.token_file else "")
-    secret = secret_of(given) if given else _stored(config.node_token_file) or secrets.token_hex(16)
-    server_secret = secret_of(given) if given else _stored(server_file) or secrets.token_hex(16)
-    prefix = f"K10{pki.ca_hash(server_ca)}"
-    tokens = JoinTokens(f"{prefix}::node:{secret}", f"{prefix}::server:{server_secret}")
-    for path, token in ((config.node_token_file, tokens.node), (server_file, tokens.server)):
-        if read_if_exists(path) != f"{token}\n".encode():
-            write_atomic(path, f"{token}\n".encode())
-    return tokens
-
-
-def _stored(path: Path) -> str:
-    content = read_if_exists(path)
-    return secret_of(content.decode()) if content else ""
 
 
 class JoinHandler:
@@ -100,15 +58,18 @@ class JoinHandler:
         self._config, self._certificates, self._tokens = config, certificates, tokens
         self._client, self._clock = client, clock
         self._nodes = informers.informer(builtin("Node"))
+        self._keys = NodeKeys(informers)
 
     async def handle(self, request: Request) -> Answer:
         """Never raises for a bad request: an ApiError becomes its Status."""
         try:
-            return await self._route(request)
+            answer = await self._route(request)
         except ApiError as error:
-            return Response(error.code, orjson.dumps(error.status()))
+            answer = Response(error.code, orjson.dumps(error.status()))
+        answer.headers.append(("Date", formatdate(self._clock.now(), usegmt=True)))
+        return answer
 
-    async def _route(self, request: Request) -> Answer:
+    async def _route(self, request: Request) -> Response:
         if request.path not in PATHS:
             raise path_not_found()
         if request.method != ("GET" if request.path == "/cacerts" else "POST"):
@@ -117,23 +78,28 @@ class JoinHandler:
             return Response(200, self._certificates.server_ca_pem, "application/x-pem-file")
         if request.path == "/v1-k1s/join":
             # Before the body is read: strangers get to send a header, no more.
-            self._check_token(request)
-            return await self._join(await _body(request))
+            user = self._check_token(request)
+            return await self._join(await _body(request), user)
         return await self._renew(request, await _body(request))
 
-    def _check_token(self, request: Request) -> None:
+    def _check_token(self, request: Request) -> UserInfo:
         kind, _, value = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not self._tokens.accepts(value):
+        if kind.lower() != "bearer":
             raise unauthorized()
+        user = self._tokens.check(value.strip())
+        request.context["user"] = user  # for the audit log
+        return user
 
-    async def _join(self, raw: bytes) -> Answer:
+    async def _join(self, raw: bytes, user: UserInfo) -> Response:
         body = _parsed(raw)
         name = _node_name(body)
         await self._claim(name, _csr(body, "clientRequest").key_fingerprint)
-        log.info("node %s joined", name)
-        return self._issue(name, body)
+        answer = self._issue(name, body)
+        await self._nodes.synced()  # else the node's first request may come before its record is seen
+        log.info("node %s joined by %s", name, user.name)
+        return answer
 
-    async def _renew(self, request: Request, raw: bytes) -> Answer:
+    async def _renew(self, request: Request, raw: bytes) -> Response:
         body = _parsed(raw)
         name, certificate = _node_name(body), _text(body, "certificate").encode()
         try:
@@ -141,43 +107,38 @@ class JoinHandler:
             read = pki.read_certificate(certificate)
             good = pki.signed_by(certificate, self._certificates.client_ca_pem) and pki.verify(certificate, raw, signature)
         except (pki.PkiError, binascii.Error) as error:
-            raise unauthorized() from error
+            raise _not_its_owner() from error
         if not good or (read.subject.common_name, read.subject.organizations) != (f"system:node:{name}", ("system:nodes",)):
-            raise unauthorized()
+            raise _not_its_owner()
         if _csr(body, "clientRequest").key_fingerprint != read.key_fingerprint:
             raise bad_request("a renewed certificate keeps its key")
-        if self._nodes.get(name) is None:
-            raise _forbidden(f'there is no node "{name}" (it was deleted): join again with a token')
-        await self._claim(name, read.key_fingerprint)
+        request.context["user"] = UserInfo(read.subject.common_name, read.subject.organizations)
+        if not self._keys.holds(name, read.key_fingerprint):
+            raise node_identity.removed(name)
+        answer = self._issue(name, body)
         log.info("certificates of node %s renewed", name)
-        return self._issue(name, body)
+        return answer
 
     async def _claim(self, name: str, fingerprint: str) -> None:
-        """Give the name to this key. Raises 403 if another key has it and its node still exists."""
+        """Give the name to this key. Raises 403 if it is another's, 409 or 404 if somebody else changed the record meanwhile."""
         resource = builtin("Secret")
-        secret_name = f"{name}.node-key.k1s"
-        record: Object = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": secret_name, "namespace": "kube-system"},
-            "type": "k1s.io/node-key",
-            "data": {"fingerprint": base64.b64encode(fingerprint.encode()).decode()},
-        }
         try:
-            found = await self._client.get(resource, secret_name, "kube-system")
+            found = await self._client.get(resource, node_identity.record_name(name), node_identity.NAMESPACE)
         except ApiError as error:
             if error.reason != "NotFound":
                 raise
-            await self._client.create(resource, record, "kube-system")
+            await self._client.create(resource, node_identity.new_record(name, fingerprint), node_identity.NAMESPACE)
             return
-        if hmac.compare_digest(str((found.get("data") or {}).get("fingerprint")), record["data"]["fingerprint"]):
+        present = self._nodes.get(name) is not None
+        # Its Node was there and has gone: the record is about to go, too.
+        free = bool(node_identity.node_uid(found)) and not present
+        if not free:
+            if not node_identity.belongs_to(found, fingerprint):
+                raise _taken(name, present)
             return
-        if self._nodes.get(name) is not None:
-            fix = f"if this machine replaces it, run: kubectl delete node {name}"
-            raise _forbidden(f'node "{name}" exists and belongs to another key; {fix}')
-        await self._client.update(resource, {**found, "data": record["data"]})
+        await self._client.update(resource, {**found, "data": node_identity.record_data(fingerprint)})
 
-    def _issue(self, name: str, body: dict[str, Any]) -> Answer:
+    def _issue(self, name: str, body: dict[str, Any]) -> Response:
         now, config = self._clock.now(), self._config
         client = pki.Subject(f"system:node:{name}", ("system:nodes",))
         serving = pki.Subject(client.common_name, client.organizations, (name, *_addresses(body)))
@@ -193,6 +154,7 @@ class JoinHandler:
                 "serviceCIDR": config.service_cidr,
                 "clusterDNS": config.cluster_dns,
                 "clusterDomain": config.cluster_domain,
+                "networkBackend": config.network_backend,
             },
         }
         return Response(200, orjson.dumps(answer), headers=[("Cache-Control", "no-store")])
@@ -252,5 +214,12 @@ def _addresses(body: dict[str, Any]) -> list[str]:
         raise bad_request(f"addresses: {error}") from error
 
 
-def _forbidden(message: str) -> ApiError:
+def _not_its_owner() -> ApiError:
+    message = "the certificate is not of this cluster, or its owner does not show it: join again, with a token"
+    return ApiError(401, "Unauthorized", message)
+
+
+def _taken(name: str, present: bool) -> ApiError:
+    how = f"k1s node forget {name}" + (f" (or: kubectl delete node {name})" if present else "")
+    message = f'the name "{name}" belongs to another machine; if this one takes its place, run on the server: {how}'
     return ApiError(403, "Forbidden", message)

@@ -19,6 +19,7 @@ from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.authn import openid
 from k1s.server.apiserver.authn.app import Authenticator
 from k1s.server.apiserver.authn.jwt import TokenKeys
+from k1s.server.apiserver.authn.node_keys import NodeKeys
 from k1s.server.apiserver.authn.secret_tokens import SecretTokens
 from k1s.server.apiserver.authn.service_accounts import ServiceAccountTokens
 from k1s.server.apiserver.authz.app import Authorizer
@@ -52,6 +53,7 @@ class Security:
         self._keys = TokenKeys(service_account_keys)
         self.issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         self.tokens: ServiceAccountTokens | None = None
+        self.node_keys: NodeKeys | None = None
         self.authenticator: Authenticator | None = None
         self.authorizer: Authorizer | None = None
         self.admission: AdmissionChain | None = None
@@ -70,7 +72,8 @@ class Security:
         `convert` brings an object into another version of its kind.
         """
         self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=("k1s",))
-        self.authenticator = Authenticator([self.tokens])
+        self.node_keys = NodeKeys(informers)
+        self.authenticator = Authenticator([self.tokens], nodes=self.node_keys)
         self.authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, rbac.node_rules()))
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)

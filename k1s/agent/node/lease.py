@@ -5,10 +5,12 @@ Owns: the Lease, and the tick that others may hang on to. Called by: app.py as a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 from k1s.agent.context import AgentContext
+from k1s.api import node_identity
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
@@ -23,16 +25,20 @@ _RETRY = Backoff(initial=0.2, maximum=7.0)
 
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
-    failures = 0
+    failures = removed = 0
     while True:
         delay = RENEW_EVERY
         try:
             await renew(agent)
-            failures = 0
+            failures = removed = 0
         except ApiError as error:
             failures += 1
             delay = _RETRY.delay(failures)
-            if failures == 1:
+            removed = removed + 1 if node_identity.says_removed(error) else 0
+            if removed > 1:
+                agent.removed.set()
+                await asyncio.get_running_loop().create_future()
+            if failures == 1 and not removed:
                 log.warning("node %s: lease not renewed: %s", agent.node_name, error)
         ready()  # also without a lease: the node works, and the server will notice that it cannot be heard
         for handler in agent.heartbeat_handlers:

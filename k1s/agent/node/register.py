@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from k1s.agent.context import AgentContext
 from k1s.agent.node import info
+from k1s.agent.node.removal import NodeRemoved
+from k1s.api import node_identity
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
@@ -21,13 +23,16 @@ _RETRY = Backoff(initial=0.2, maximum=7.0, jitter=0.2)
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     """Registers, then has nothing more to do: the labels it owns are put right at every start."""
-    failures = 0
+    failures = removed = 0
     while True:
         try:
             await register(agent)
             break
         except ApiError as error:
-            if error.code in (401, 403, 422):
+            removed = removed + 1 if node_identity.says_removed(error) else 0
+            if removed > 1:
+                raise NodeRemoved(str(error)) from error
+            if error.code in (401, 403, 422) and not removed:
                 raise  # waiting would not help
             failures += 1
             log.warning("node %s: cannot register: %s", agent.node_name, error)

@@ -6,6 +6,7 @@ Never does: I/O.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,7 @@ class PodRegistry:
 
     def __init__(self) -> None:
         self._by_uid: dict[str, PodEntry] = {}
+        self._removed = asyncio.Event()
 
     def put(self, pod: Object) -> PodEntry:
         """Add or refresh; keeps what the worker recorded."""
@@ -65,6 +67,13 @@ class PodRegistry:
 
     def remove(self, uid: str) -> None:
         self._by_uid.pop(uid, None)
+        self._removed.set()
+
+    async def empty(self) -> None:
+        """Return once no pod is left."""
+        while self._by_uid:
+            self._removed.clear()
+            await self._removed.wait()
 
     def by_uid(self, uid: str) -> PodEntry | None:
         return self._by_uid.get(uid)

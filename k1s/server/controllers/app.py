@@ -31,6 +31,7 @@ from k1s.server.controllers.ephemeral_volume import EphemeralVolumeController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.job.controller import JobController
 from k1s.server.controllers.namespace import NamespaceController
+from k1s.server.controllers.node_identity import NodeIdentityController
 from k1s.server.controllers.node_ipam import NodeIpamController
 from k1s.server.controllers.node_lifecycle import NodeLifecycleController
 from k1s.server.controllers.node_role import NodeRoleController
@@ -44,6 +45,7 @@ from k1s.server.controllers.service_account import ServiceAccountController
 from k1s.server.controllers.service_lb import ServiceLoadBalancerController
 from k1s.server.controllers.statefulset.controller import StatefulSetController
 from k1s.server.controllers.taint_eviction import TaintEvictionController
+from k1s.server.controllers.token_cleaner import TokenCleanerController
 from k1s.server.controllers.ttl_after_finished import TtlAfterFinishedController
 from k1s.server.controllers.volume_binding import VolumeBindingController
 from k1s.server.controllers.volume_protection import VolumeProtectionController
@@ -54,6 +56,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     RootCaController,
     NodeIpamController,
     NodeRoleController,
+    NodeIdentityController,
     DeploymentController,
     ReplicaSetController,
     ReplicationControllerController,
@@ -79,6 +82,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     ClusterRoleAggregationController,
     AdmissionPolicyStatusController,
     CertificateController,
+    TokenCleanerController,
 )
 
 

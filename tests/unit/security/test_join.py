@@ -14,7 +14,9 @@ import pytest
 
 from k1s.agent.certificates import AgentCertificates
 from k1s.agent.config import AgentConfig
-from k1s.agent.join import JoinError, ensure_credentials
+from k1s.agent.join import ensure_credentials
+from k1s.agent.join_request import JoinError
+from k1s.api import node_identity
 from k1s.api.catalog import Resource, builtin
 from k1s.api.clone import clone
 from k1s.api.errors import not_found
@@ -23,7 +25,8 @@ from k1s.base.clock import VirtualClock
 from k1s.base.http import Answer, Request
 from k1s.server.certificates import ServerCertificates
 from k1s.server.config import ServerConfig
-from k1s.server.join import JoinHandler, JoinTokens, load_tokens, secret_of
+from k1s.server.join import JoinHandler
+from k1s.server.tokens import JoinTokens, load_tokens, secret_of
 
 
 class Store:
@@ -52,9 +55,10 @@ class Cluster:
         self.config = ServerConfig(data_dir=directory, write_kubeconfig=str(directory / "k1s.yaml"))
         self.certificates = ServerCertificates(self.config, clock)
         self.certificates.ensure()
-        self.tokens = load_tokens(self.config, self.certificates.server_ca_pem)
-        client: Any = Store(informers)
-        self.handler = JoinHandler(self.config, self.certificates, self.tokens, client, informers, clock)
+        self.token = load_tokens(self.config, self.certificates.server_ca_pem)
+        self.client: Any = Store(informers)
+        tokens = JoinTokens(self.config, informers, clock)
+        self.handler = JoinHandler(self.config, self.certificates, tokens, self.client, informers, clock)
         self.seen: list[tuple[str, str]] = []
         self.listener: Any = None
         self.url = ""
@@ -90,8 +94,16 @@ async def cluster(tmp_path: Path, informers: Any, clock: Now) -> AsyncIterator[C
     await made.listener.close(0)
 
 
+def registered(informers: Any, name: str = "node-1") -> None:
+    """The node's agent has made its Node, and the record of its key names it."""
+    node = informers.put("Node", name)
+    record = informers.informer(builtin("Secret")).get(node_identity.record_name(name), "kube-system")
+    data = node_identity.record_data(node_identity.fingerprint_of(record), node["metadata"]["uid"])
+    informers.informer(builtin("Secret")).put({**record, "data": data})
+
+
 def agent(cluster: Cluster, tmp_path: Path, name: str = "node-1", **options: Any) -> AgentConfig:
-    given = {"token": cluster.tokens.node, "node_ip": "192.0.2.10", **options}
+    given = {"token": cluster.token, "node_ip": "192.0.2.10", **options}
     return AgentConfig(server=cluster.url, data_dir=tmp_path / name, node_name=name, **given)
 
 
@@ -113,12 +125,14 @@ async def test_the_second_start_needs_neither_token_nor_server(cluster: Cluster,
     first = await ensure_credentials(agent(cluster, tmp_path), clock)
     cluster.seen.clear()
     again = await ensure_credentials(replace(agent(cluster, tmp_path), token="", server="https://127.0.0.1:1"), clock)
-    assert again == first
+    assert replace(again, server=first.server) == first
     assert cluster.seen == []
+    # Nor need it be told again which server it has joined.
+    assert (await ensure_credentials(replace(agent(cluster, tmp_path), token="", server=""), clock)).server == cluster.url
 
 
 async def test_a_wrong_ca_hash_is_noticed_before_the_secret_is_sent(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
-    secret = secret_of(cluster.tokens.node)
+    secret = secret_of(cluster.token)
     wrong = f"K10{'0' * 64}::node:{secret}"
     with pytest.raises(JoinError, match="The token was not sent"):
         await ensure_credentials(agent(cluster, tmp_path, token=wrong), clock)
@@ -147,19 +161,30 @@ async def test_a_server_with_the_right_ca_but_without_its_key_gets_nothing(
 
 
 async def test_wrong_and_missing_tokens(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
-    prefix = cluster.tokens.node.partition("::")[0]
-    with pytest.raises(JoinError, match="does not accept"):
+    prefix = cluster.token.partition("::")[0]
+    with pytest.raises(JoinError, match="the token is wrong, or was rotated"):
         await ensure_credentials(agent(cluster, tmp_path, token=f"{prefix}::node:guess"), clock)
     with pytest.raises(JoinError, match="needs --token"):
         await ensure_credentials(agent(cluster, tmp_path, token=""), clock)
 
 
-@pytest.mark.parametrize("form", ["node", "server", "bare", "file"])
+@pytest.mark.parametrize("form", ["node", "server", "file"])
 async def test_forms_of_the_token(cluster: Cluster, tmp_path: Path, clock: Now, form: str) -> None:
-    tokens = cluster.tokens
-    token = {"node": tokens.node, "server": tokens.server, "bare": secret_of(tokens.node), "file": ""}[form]
+    server_token = (cluster.config.server_dir / "token").read_text().strip()
+    token = {"node": cluster.token, "server": server_token, "file": ""}[form]
     options = {"token": token, "token_file": str(cluster.config.node_token_file) if form == "file" else ""}
     await ensure_credentials(agent(cluster, tmp_path, **options), clock)
+
+
+@pytest.mark.parametrize("form", ["secret", "user", "no-hash", "short-hash"])
+async def test_a_token_without_the_hash_is_refused_before_anything_is_sent(
+    cluster: Cluster, tmp_path: Path, clock: Now, form: str
+) -> None:
+    secret = secret_of(cluster.token)
+    token = {"secret": secret, "user": f"node:{secret}", "no-hash": f"K10::node:{secret}", "short-hash": f"K10ab::node:{secret}"}
+    with pytest.raises(JoinError, match=r"not a whole one.*node-token.*k1s token create"):
+        await ensure_credentials(agent(cluster, tmp_path, token=token[form]), clock)
+    assert cluster.seen == []
 
 
 async def test_the_agent_waits_for_a_server_that_is_not_up_yet(cluster: Cluster, tmp_path: Path) -> None:
@@ -174,16 +199,31 @@ async def test_the_agent_waits_for_a_server_that_is_not_up_yet(cluster: Cluster,
     assert (await task).node_name == "node-1"
 
 
-async def test_a_name_belongs_to_the_first_key_until_its_node_is_deleted(
-    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
-) -> None:
+async def test_a_name_belongs_to_the_first_key(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
     await ensure_credentials(agent(cluster, tmp_path), clock)
-    informers.put("Node", "node-1")
     other = replace(agent(cluster, tmp_path), data_dir=tmp_path / "other")
-    with pytest.raises(JoinError, match="kubectl delete node node-1"):
+    with pytest.raises(JoinError, match=r"run on the server: k1s node forget node-1$"):
+        await ensure_credentials(other, clock)
+    registered(informers)
+    with pytest.raises(JoinError, match=r"k1s node forget node-1 \(or: kubectl delete node node-1\)$"):
         await ensure_credentials(other, clock)
     informers.drop("Node", "node-1")
     await ensure_credentials(other, clock)
+    # The name is the other's now, whatever the first one still has.
+    with pytest.raises(JoinError, match="belongs to another machine"):
+        await ensure_credentials(replace(agent(cluster, tmp_path), data_dir=tmp_path / "third"), clock)
+
+
+async def test_a_forgotten_name_is_free(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+    first = agent(cluster, tmp_path)
+    joined = await ensure_credentials(first, clock)
+    registered(informers)
+    informers.drop("Secret", node_identity.record_name("node-1"), "kube-system")
+    with pytest.raises(JoinError, match="was removed from this cluster"):
+        await AgentCertificates(first, joined, clock).renew("192.0.2.10")
+    await ensure_credentials(replace(first, data_dir=tmp_path / "other"), clock)
+    with pytest.raises(JoinError, match="was removed from this cluster"):
+        await AgentCertificates(first, joined, clock).renew("192.0.2.10")
 
 
 async def test_renewal_while_running(
@@ -192,7 +232,7 @@ async def test_renewal_while_running(
     monkeypatch.setattr("k1s.agent.certificates._LONGEST_SLEEP", pki.DAY)
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
-    informers.put("Node", "node-1")
+    registered(informers)
     certificates = AgentCertificates(config, joined, clock)
     context = certificates.client_context()
     certificates.server_context()
@@ -217,7 +257,7 @@ async def test_an_expired_certificate_renews_itself_at_boot_without_a_token(
 ) -> None:
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
-    informers.put("Node", "node-1")
+    registered(informers)
     ca = cluster.certificates.ca("client-ca")
     subject = pki.Subject("system:node:node-1", ("system:nodes",))
     past = clock.now() - 400 * pki.DAY
@@ -227,24 +267,28 @@ async def test_an_expired_certificate_renews_itself_at_boot_without_a_token(
     assert pki.validity(renewed.client_certificate.read_bytes()).not_after > clock.now()
 
 
-async def test_a_deleted_node_cannot_renew(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+async def test_a_deleted_node_cannot_renew(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
-    with pytest.raises(JoinError, match="join again with a token"):
+    registered(informers)
+    informers.drop("Node", "node-1")
+    with pytest.raises(JoinError, match="join again, with a token"):
         await AgentCertificates(config, joined, clock).renew("192.0.2.10")
 
 
 async def test_a_deleted_node_with_an_expired_certificate_joins_anew_if_it_has_a_token(
-    cluster: Cluster, tmp_path: Path, clock: Now
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
 ) -> None:
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
+    registered(informers)
+    informers.drop("Node", "node-1")
     subject = pki.Subject("system:node:node-1", ("system:nodes",))
     past = clock.now() - 400 * pki.DAY
     key = joined.client_key.read_bytes()
     expired = pki.issue(cluster.certificates.ca("client-ca"), key, subject, usage="client", now=past)
     joined.client_certificate.write_bytes(expired)
-    with pytest.raises(JoinError, match="join again with a token"):
+    with pytest.raises(JoinError, match="join again, with a token"):
         await ensure_credentials(replace(config, token=""), clock)
     await ensure_credentials(config, clock)
     assert pki.validity(joined.client_certificate.read_bytes()).not_after > clock.now()
@@ -268,7 +312,7 @@ async def test_a_token_file_matters_only_until_the_machine_has_joined(cluster: C
     config = agent(cluster, tmp_path, token="", token_file=str(file))
     with pytest.raises(JoinError, match="--token-file"):
         await ensure_credentials(config, clock)
-    file.write_text(cluster.tokens.node)
+    file.write_text(cluster.token)
     first = await ensure_credentials(config, clock)
     file.unlink()
     assert await ensure_credentials(config, clock) == first
@@ -278,19 +322,19 @@ async def test_renewal_needs_the_key_and_not_only_the_certificate(
     cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
 ) -> None:
     joined = await ensure_credentials(agent(cluster, tmp_path), clock)
-    informers.put("Node", "node-1")
+    registered(informers)
     thief = tmp_path / "thief" / "agent" / "tls"
     thief.mkdir(parents=True)
     for path in joined.client_key.parent.iterdir():
         (thief / path.name).write_bytes(pki.new_key() if path.suffix == ".key" else path.read_bytes())
     config = replace(agent(cluster, tmp_path), data_dir=tmp_path / "thief")
-    with pytest.raises(JoinError, match="does not accept"):
+    with pytest.raises(JoinError, match="its owner does not show it"):
         await AgentCertificates(config, joined, clock).renew("192.0.2.10")
 
 
 async def test_a_moved_machine_asks_for_its_new_address(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
     await ensure_credentials(agent(cluster, tmp_path), clock)
-    informers.put("Node", "node-1")
+    registered(informers)
     config = agent(cluster, tmp_path, node_ip="192.0.2.99")
     joined = await ensure_credentials(config, clock)
     assert joined.moved
@@ -324,29 +368,12 @@ async def test_requests_that_make_no_sense(cluster: Cluster, changes: dict[str, 
 
     from k1s.base.http import Headers, MemoryBody, Response
 
-    headers = Headers([("Authorization", f"Bearer {cluster.tokens.node}")])
+    headers = Headers([("Authorization", f"Bearer {cluster.token}")])
     request = Request("POST", "/v1-k1s/join", headers=headers, body=MemoryBody(orjson.dumps(body(**changes))))
     answer = await cluster.handler.handle(request)
     assert isinstance(answer, Response)
     assert answer.status == 400
     assert text in orjson.loads(answer.body)["message"]
-
-
-def test_tokens_are_kept_private_and_survive_a_restart(tmp_path: Path) -> None:
-    config = ServerConfig(data_dir=tmp_path)
-    first = load_tokens(config, b"CA")
-    assert load_tokens(config, b"CA") == first
-    assert first.node.startswith(f"K10{pki.ca_hash(b'CA')}::node:")
-    assert stat.S_IMODE(config.node_token_file.stat().st_mode) == 0o600
-    given = load_tokens(replace(config, token="mine"), b"CA")
-    assert given.node.endswith("::node:mine")
-    assert load_tokens(config, b"CA").node == given.node
-
-
-@pytest.mark.parametrize("given", ["", "x", "node:", "K10::node:", "K10abc::node:wrong", "node:wrong"])
-def test_tokens_that_are_not_ours(given: str) -> None:
-    assert not JoinTokens("K10abc::node:right", "K10abc::server:rights").accepts(given)
-    assert JoinTokens("K10abc::node:right", "K10abc::server:rights").accepts("node:right")
 
 
 def test_the_record_of_keys_is_not_for_nodes(informers: Any) -> None:

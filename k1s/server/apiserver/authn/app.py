@@ -19,6 +19,7 @@ from k1s.base.http import Request
 from k1s.server.apiserver.attributes import ANONYMOUS, UserInfo
 from k1s.server.apiserver.authn import x509
 from k1s.server.apiserver.authn.jwt import InvalidToken
+from k1s.server.apiserver.authn.node_keys import NodeKeys
 
 ALL_AUTHENTICATED = "system:authenticated"
 ALL_UNAUTHENTICATED = "system:unauthenticated"
@@ -32,19 +33,22 @@ class TokenChecker(Protocol):
 
 
 class Authenticator:
-    """`tokens`: the checkers of bearer tokens, asked in order."""
+    """`tokens`: the checkers of bearer tokens, asked in order. `nodes`: shuts out nodes that were removed."""
 
-    def __init__(self, tokens: Sequence[TokenChecker], *, anonymous: bool = True) -> None:
-        self._tokens = tuple(tokens)
+    def __init__(self, tokens: Sequence[TokenChecker], *, nodes: NodeKeys | None = None, anonymous: bool = True) -> None:
+        self._tokens, self._nodes = tuple(tokens), nodes
         self._anonymous = anonymous
 
     async def authenticate(self, request: Request) -> UserInfo:
-        """The user behind a request; ApiError 401 if its credentials are wrong."""
+        """The user behind a request; ApiError 401 if its credentials are wrong, 403 if it is a node that was removed."""
         known = request.context.get("user")
         if isinstance(known, UserInfo):
             return known
         if request.peer is not None and request.peer.common_name:
-            return _authenticated(x509.user(request.peer))
+            found = x509.user(request.peer)
+            if self._nodes is not None:
+                self._nodes.check(found, request.peer)
+            return _authenticated(found)
         token = bearer_token(request)
         if token:
             user, _ = self.check_token(token)

@@ -1,0 +1,37 @@
+"""Whether a node's certificate still speaks for its node.
+
+Owns: NodeKeys. Called by: authn/app, at each request of a node; server/join, before it renews a certificate.
+Never does: write the record (server/join makes it, controllers/node_identity takes it away).
+
+Certificates live for a year and there is no list of revoked ones: instead a node's key must be the one in the record of its
+name. The record goes with the Node, so a deleted node is shut out at once, and stays so until it joins again with a token.
+"""
+
+from __future__ import annotations
+
+from k1s.api import node_identity
+from k1s.api.catalog import builtin
+from k1s.base.http import PeerCertificate
+from k1s.client.interface import InformerFactory
+from k1s.server.apiserver.attributes import UserInfo
+from k1s.server.apiserver.authz.node import node_name
+
+
+class NodeKeys:
+    def __init__(self, informers: InformerFactory) -> None:
+        self._secrets = informers.informer(builtin("Secret"))
+        self._nodes = informers.informer(builtin("Node"))
+
+    def check(self, user: UserInfo, peer: PeerCertificate) -> None:
+        """Raises ApiError 403 if `user` is a node that was removed; says nothing about other users."""
+        name = node_name(user)
+        if name and not self.holds(name, peer.key_fingerprint):
+            raise node_identity.removed(name)
+
+    def holds(self, name: str, fingerprint: str) -> bool:
+        """Whether the name of this node belongs to this key now."""
+        record = self._secrets.get(node_identity.record_name(name), node_identity.NAMESPACE)
+        if record is None or not node_identity.belongs_to(record, fingerprint):
+            return False
+        # A record whose Node has gone is about to go: nothing may slip in between.
+        return not node_identity.node_uid(record) or self._nodes.get(name) is not None
