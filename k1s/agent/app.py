@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from k1s.agent import certificates, join, machine
+from k1s.agent import certificates, join, load_balancer, machine
 from k1s.agent.config import AgentConfig
 from k1s.agent.containerd import Containerd, ContainerdError
 from k1s.agent.containers.images import ImageManager
@@ -28,6 +28,7 @@ from k1s.agent.node.info import NodeFault
 from k1s.agent.pods import manager
 from k1s.agent.resources.cgroups import Cgroups, cgroup_root
 from k1s.agent.serving import app as serving
+from k1s.agent.tunnel import app as tunnel
 from k1s.agent.volumes.objects import ObjectCache
 from k1s.agent.volumes.tokens import TokenManager
 from k1s.base.clock import REAL_CLOCK, Clock
@@ -65,6 +66,8 @@ class PartEntry:
 PARTS: tuple[PartEntry, ...] = (
     PartEntry("node", register.run),
     PartEntry("removal", removal.run),
+    PartEntry("servers", load_balancer.run),
+    PartEntry("tunnel", tunnel.run),
     PartEntry("network", network.run, waits=False),
     PartEntry("images", images.run),
     PartEntry("pods", manager.run),
@@ -95,9 +98,11 @@ async def run(
 
 async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None]) -> None:
     joined = await join.ensure_credentials(config, clock)
+    given = load_balancer.split_urls(config.server) or [joined.server]
+    learned = load_balancer.servers_file(config.agent_dir)
     config = dataclasses.replace(
         config,
-        server=joined.server,
+        server=load_balancer.known_servers(given, learned),
         network_backend=joined.network_backend,
         cluster_cidr=joined.cluster_cidr or config.cluster_cidr,
         service_cidr=joined.service_cidr or config.service_cidr,
@@ -110,11 +115,13 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
         await tasks.start("certificates", holder.run)
         runtime = await start_runtime(config, clock, tasks)
         step("container runtime")
-        client = RestClient(HttpTransport(config.server, holder.client_context()), "kubelet", clock=clock)
+        tls = holder.client_context()
+        balancer = load_balancer.LoadBalancer(given, clock, lambda url: load_balancer.probe(url, tls), learned)
+        client = RestClient(HttpTransport(balancer, tls), "kubelet", clock=clock)
         informers = WatchInformers(client, clock=clock)
         events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)
         agent = make_context(config, joined.node_name, joined.node_ip, client, informers, events, runtime, clock)
-        agent.server_tls = holder.server_context()
+        agent.balancer, agent.client_tls, agent.server_tls = balancer, tls, holder.server_context()
         agent.address_handlers.append(holder.moved_to)
         try:
             tasks.spawn("informers", informers.run())
@@ -124,6 +131,7 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
             await asyncio.get_running_loop().create_future()
         finally:
             await agent.objects.close()
+            await balancer.close()
             await client.close()
             await runtime.close()
 

@@ -21,6 +21,7 @@ from k1s.cri.runtime import Runtime
 
 if TYPE_CHECKING:
     from k1s.agent.containers.images import ImageManager
+    from k1s.agent.load_balancer import LoadBalancer
     from k1s.agent.machine import Machine
     from k1s.agent.resources.cgroups import Cgroups
     from k1s.agent.volumes.objects import ObjectCache
@@ -47,11 +48,16 @@ class AgentContext:
     tokens: TokenManager
     # Sandboxes and containers started at once: more than the cpus can take makes all of them slower (20 pods: 1.7 times).
     starts: asyncio.Semaphore
+    # The servers, and what this node shows them; None where there is one in the same process (tests).
+    balancer: LoadBalancer | None = None
+    client_tls: ssl.SSLContext | None = None
     server_tls: ssl.SSLContext | None = None  # what the agent's own listener serves with; renewed in place
     pods: PodRegistry = field(default_factory=PodRegistry)
     # Whoever makes the node more or less fit for pods says so here: name -> why not; empty means ready. See node/conditions.
     not_ready: dict[str, str] = field(default_factory=dict)
     readiness_handlers: list[Callable[[], None]] = field(default_factory=list)
+    # Of the other family, where the node has one.
+    other_ips: tuple[str, ...] = ()
     # Called with the new address when the machine's has changed; `node_ip` is the new one already.
     address_handlers: list[Callable[[str], None]] = field(default_factory=list)
     # Set once the server has said that this node is none of its cluster any more; node/removal then calls the handlers.
@@ -66,6 +72,11 @@ class AgentContext:
         return self.config.fake_runtime
 
     @property
+    def node_ips(self) -> tuple[str, ...]:
+        """All addresses the Node has, the first of which is `node_ip`."""
+        return (self.node_ip, *self.other_ips)
+
+    @property
     def allocatable(self) -> dict[str, int]:
         """What pods may have: cpu in thousandths, the rest in whole units."""
         machine = self.machine
@@ -78,10 +89,11 @@ class AgentContext:
         }
 
     def set_node_ip(self, address: str) -> None:
-        """The machine has another address (DHCP): whoever told others of the old one hears of it."""
-        if address == self.node_ip:
+        """The machine has another address (DHCP), or others ("v4,v6"): whoever told others of the old one hears of it."""
+        if address == ",".join(self.node_ips):
             return
-        self.node_ip = address
+        self.node_ip, *others = address.split(",")
+        self.other_ips = tuple(others)
         for handler in self.address_handlers:
             handler(address)
 

@@ -24,6 +24,7 @@ from k1s.agent import key_requests
 from k1s.agent.config import AgentConfig
 from k1s.agent.identity import IdentityFiles, JoinResult
 from k1s.agent.join_request import ClockWrong, JoinError, Unreachable, clock_fault, fetch_ca, post, server_url
+from k1s.agent.load_balancer import split_urls
 from k1s.base import pki
 from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
@@ -44,7 +45,8 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
     files = IdentityFiles(config.tls_dir)
     name, address = node_identity(config)
     token = find_token(config)
-    server = server_url(config.server or files.known_server() or _server_needed())
+    servers = [server_url(part) for part in split_urls(config.server or files.known_server() or _server_needed())]
+    server = servers[0]
     known = files.result(name, address, server)
     if known is not None and _WHOLE_TOKEN.fullmatch(token) and token.partition("::")[0] != files.ca_hash():
         log.warning("the token is for another cluster than this machine's certificates: joining anew")
@@ -70,6 +72,7 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
         except Unreachable as error:
             failures += 1
             _tell(server, error, failures)
+            server = servers[failures % len(servers)]
             await clock.sleep(_RETRY.delay(failures))
     result = files.result(name, address, server)
     if result is None:
@@ -81,11 +84,14 @@ async def renew(config: AgentConfig, addresses: str, clock: Clock = REAL_CLOCK) 
     """New certificates for the same keys, by the present certificate. Raises JoinError, ConnectionError."""
     name, _ = node_identity(config)
     files = IdentityFiles(config.tls_dir)
-    server = server_url(config.server or files.known_server())
-    try:
-        await asyncio.to_thread(_renew, server, files, name, addresses, clock.now())
-    except Unreachable as error:
-        raise ConnectionError(str(error)) from error
+    fault: Unreachable | None = None
+    for server in split_urls(config.server or files.known_server()):
+        try:
+            await asyncio.to_thread(_renew, server_url(server), files, name, addresses, clock.now())
+            return
+        except Unreachable as error:
+            fault = error
+    raise ConnectionError(str(fault)) from fault
 
 
 def leave(config: AgentConfig) -> bool:

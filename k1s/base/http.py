@@ -157,11 +157,15 @@ class WebSocketUpgrade:
 
 @dataclass(slots=True)
 class RawUpgrade:
-    """Answer 101 with `Upgrade: protocol` and hand the bytes of the connection to `serve` (SPDY/3.1, proxies)."""
+    """Answer 101 with `Upgrade: protocol` and hand the bytes of the connection to `serve` (SPDY/3.1, proxies).
+
+    `dead_after`: seconds after which the kernel ends the connection of a peer that vanished; 0 leaves it as it is.
+    """
 
     protocol: str
     serve: Callable[[ByteStream], Awaitable[None]]
     headers: list[tuple[str, str]] = field(default_factory=list)
+    dead_after: int = 0
 
 
 Answer = Response | Stream | WebSocketUpgrade | RawUpgrade

@@ -34,6 +34,7 @@ from k1s.base.http import (
 )
 from k1s.base.http_library import without_system_cas
 from k1s.base.http_upgrade import OpenWebSocket, RawStream
+from k1s.base.sockets import notice_dead_peer
 
 with without_system_cas():
     from aiohttp import web
@@ -318,6 +319,8 @@ async def _serve_raw(wire: web.BaseRequest, answer: RawUpgrade) -> _Sent:
     if protocol.transport is None:
         return _Sent(False, 101)
     stream = RawStream(protocol)
+    if answer.dead_after:
+        notice_dead_peer(protocol.transport.get_extra_info("socket"), answer.dead_after)
     headers = [("Connection", "Upgrade"), ("Upgrade", answer.protocol), *answer.headers]
     protocol.keep_alive(False)
     # The parser must not see what follows; bytes that came with the request are handed over by set_parser.

@@ -8,7 +8,7 @@ Errors are api.errors.ApiError everywhere.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Protocol
 
 from k1s.api.catalog import Resource
@@ -38,6 +38,9 @@ class Client(Protocol):
         self, resource: Resource, obj: Object, namespace: str = "", *, subresource: str = "", name: str = "", cause: int = 0
     ) -> Object:
         """`namespace` defaults to the object's own. With `subresource` and `name`: binding, eviction, token."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before another try: so long, or until servers that were away are back."""
 
     async def update(self, resource: Resource, obj: Object, *, subresource: str = "", cause: int = 0) -> Object: ...
 
@@ -79,8 +82,13 @@ class Client(Protocol):
         resource_version: str = "",
         label_selector: str = "",
         field_selector: str = "",
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """(type, object) pairs: ADDED, MODIFIED, DELETED, BOOKMARK. An ERROR event raises its ApiError."""
+        timeout_seconds: int = 0,
+        initial_events: bool = False,
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """(type, object) pairs: ADDED, MODIFIED, DELETED, BOOKMARK. An ERROR event raises its ApiError.
+
+        `initial_events`: first everything that is there, as ADDED; then a BOOKMARK that says so in its annotations (KEP-3157).
+        """
 
     async def raw(self, method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
         """Any path, for what the verbs do not cover (tokens, join, discovery). Raises ApiError on >= 400."""

@@ -136,6 +136,7 @@ class RestClient:
         label_selector: str = "",
         field_selector: str = "",
         timeout_seconds: int = 0,
+        initial_events: bool = False,
     ) -> AsyncGenerator[tuple[str, Object], None]:
         query = _query(
             watch="true",
@@ -144,6 +145,8 @@ class RestClient:
             labelSelector=label_selector,
             fieldSelector=field_selector,
             timeoutSeconds=str(timeout_seconds) if timeout_seconds else "",
+            sendInitialEvents="true" if initial_events else "",
+            resourceVersionMatch="NotOlderThan" if initial_events else "",
         )
         reply = await self._send("GET", resource.path(namespace), query, stream=True)
         try:
@@ -156,6 +159,10 @@ class RestClient:
     async def raw(self, method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
         reply = await self._send(method, path, (), body, content_type)
         return await reply.read()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before another try: so long, or until servers that were away are back."""
+        await self.transport.pause(self._clock, seconds)
 
     async def close(self) -> None:
         await self.transport.close()

@@ -2,13 +2,15 @@
 
 Owns: the Transport protocol, HttpTransport (the adapter to aiohttp's client), LocalTransport (calls a base.http.Handler) and
 Reply, an answer that can be read whole or chunk by chunk. Called by: client/rest.
-Never does: know objects or verbs, retry (client/rest decides), follow redirects.
+Never does: know objects or verbs, retry (client/rest decides; but what could not be sent goes to the next server), follow
+redirects, choose among servers (Servers does).
 Every failure to reach the server is a TransportError, which is an ApiError 503: callers handle one kind of error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -18,24 +20,20 @@ from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from k1s.api.errors import ApiError
+from k1s.base.clock import Clock
 from k1s.base.http import Handler, Headers, MemoryBody, Request, Response, Stream
 from k1s.base.http_library import without_system_cas
+from k1s.base.sockets import notice_dead_peer
+from k1s.client.servers import OneServer, Servers, TransportError
 
 Query = Sequence[tuple[str, str]]
 
 MAX_CONNECTIONS = 256
 CONNECT_TIMEOUT = 10.0
+DEAD_SECONDS = 15
 REQUEST_TIMEOUT = 60.0
 _TOKEN_FILE_SECONDS = 60.0
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
-
-
-class TransportError(ApiError):
-    """The server could not be reached, or the connection broke before the answer was complete."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(503, "ServiceUnavailable", message)
 
 
 class Reply:
@@ -95,6 +93,8 @@ class Transport(Protocol):
 
     async def close(self) -> None: ...
 
+    async def pause(self, clock: Clock, seconds: float) -> None: ...
+
 
 def client_tls(
     *, ca_file: str | Path = "", ca_data: str = "", cert_file: str | Path = "", key_file: str | Path = ""
@@ -115,27 +115,24 @@ def _import_aiohttp() -> ModuleType:
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
-    """A socket that notices a dead peer within about a minute, so that a watch cannot hang for ever."""
+    """A socket that notices a dead peer soon, so that neither a watch nor a heartbeat hangs on a server that vanished."""
     family, kind, proto = address[0], address[1], address[2]
     sock = socket.socket(family=family, type=kind, proto=proto)
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    notice_dead_peer(sock, DEAD_SECONDS)
     return sock
 
 
 class HttpTransport:
-    """HTTP/1.1 to one server. Authenticates by the context's client certificate, a token, or a token file.
+    """HTTP/1.1 to one server, or to the one that `Servers` chooses: when it chooses another, connections to the one before are
+    closed. Authenticates by the context's client certificate, a token, or a token file.
 
     A token file is read again at most once a minute, as client-go does, so a rotated token is picked up.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Servers,
         ssl_context: ssl.SSLContext | None = None,
         *,
         ca_file: str | Path = "",
@@ -145,13 +142,15 @@ class HttpTransport:
         token_file: str | Path = "",
         timeout: float = REQUEST_TIMEOUT,
     ) -> None:
-        self._url = url.rstrip("/")
-        if ssl_context is None and self._url.startswith("https:"):
+        self._servers = OneServer(url.rstrip("/")) if isinstance(url, str) else url
+        if ssl_context is None and isinstance(url, str) and url.startswith("https:"):
             ssl_context = client_tls(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
         self._ssl = ssl_context
         self._token, self._token_file, self._token_read = token, Path(token_file) if token_file else None, 0.0
         self._timeout = timeout
         self._session: Any = None
+        self._session_url = ""
+        self._closing: set[asyncio.Future[None]] = set()
         self._aiohttp: Any = None
 
     async def request(
@@ -166,19 +165,12 @@ class HttpTransport:
         stream: bool = False,
     ) -> Reply:
         # `cause` is not sent: only callers inside the server's process are believed.
-        session, aiohttp = self._open(), self._aiohttp
         fields = dict(headers)
         token = self._bearer()
         if token:
             fields["Authorization"] = f"Bearer {token}"
-        limit = aiohttp.ClientTimeout(total=None if stream else self._timeout, sock_connect=CONNECT_TIMEOUT)
-        try:
-            response = await session.request(
-                method, self._target(path, query), headers=fields, data=body or None, timeout=limit, allow_redirects=False,
-                ssl=self._ssl if self._ssl is not None else True,
-            )  # fmt: skip
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TransportError(f"{method} {self._url}{path}: {_reason(error)}") from error
+        url, response = await self._send(method, path, query, fields, body, stream)
+        aiohttp = self._aiohttp
 
         async def close() -> None:
             response.close()
@@ -189,26 +181,67 @@ class HttpTransport:
                     yield chunk
                 response.release()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise TransportError(f"{method} {self._url}{path}: {_reason(error)}") from error
+                if _timed_out(error):
+                    self._servers.failed(url, _reason(error))
+                raise TransportError(f"{method} {url}{path}: {_reason(error)}") from error
 
         return Reply(response.status, Headers(response.headers.items()), chunks=chunks(), close=close)
+
+    async def _send(
+        self, method: str, path: str, query: Query, fields: dict[str, str], body: bytes, stream: bool
+    ) -> tuple[str, Any]:
+        """The server that answered, and its answer. What could not even be sent goes to the next server."""
+        while True:
+            url = self._servers.choose()
+            session, aiohttp = self._open(url), self._aiohttp
+            limit = aiohttp.ClientTimeout(total=None if stream else self._timeout, sock_connect=CONNECT_TIMEOUT)
+            try:
+                response = await session.request(
+                    method, self._target(url, path, query), headers=fields, data=body or None, timeout=limit,
+                    allow_redirects=False, ssl=self._ssl if self._ssl is not None else True,
+                )  # fmt: skip
+            except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError, aiohttp.ConnectionTimeoutError) as error:
+                self._servers.failed(url, _reason(error))
+                if self._servers.choose() == url:
+                    raise TransportError(f"{method} {url}{path}: {_reason(error)}") from error
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if _timed_out(error):
+                    self._servers.failed(url, _reason(error))
+                raise TransportError(f"{method} {url}{path}: {_reason(error)}") from error
+            else:
+                self._servers.worked(url)
+                return url, response
 
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await asyncio.gather(*self._closing)
 
-    def _open(self) -> Any:
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        if isinstance(self._servers, OneServer):
+            await clock.sleep(seconds)
+        else:
+            await self._servers.pause(seconds)
+
+    def _open(self, url: str) -> Any:
+        if self._session is not None and self._session_url != url:
+            # What still hangs on the server that was left, watches above all, moves along at once.
+            task = asyncio.ensure_future(self._session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self._session = None
         if self._session is None:
+            self._session_url = url
             self._aiohttp = aiohttp = _import_aiohttp()
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=60, socket_factory=_keepalive_socket)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
-    def _target(self, path: str, query: Query) -> Any:
+    def _target(self, url: str, path: str, query: Query) -> Any:
         from yarl import URL
 
-        text = self._url + quote(path, safe=_PATH_SAFE)
+        text = url + quote(path, safe=_PATH_SAFE)
         return URL(f"{text}?{urlencode(query)}" if query else text, encoded=True)
 
     def _bearer(self) -> str:
@@ -228,6 +261,15 @@ def _reason(error: BaseException) -> str:
         return "timed out"
     # aiohttp's own text of a failed connection names the context object's address.
     return str(getattr(error, "os_error", None) or error) or type(error).__name__
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Whether the server was silent for too long, and did not just close the connection."""
+    while error is not None:
+        if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.ETIMEDOUT, errno.EHOSTUNREACH):
+            return True
+        error = error.__cause__
+    return False
 
 
 class LocalTransport:
@@ -275,3 +317,6 @@ class LocalTransport:
 
     async def close(self) -> None:
         return None
+
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        await clock.sleep(seconds)

@@ -25,6 +25,8 @@ from k1s.server.apiserver.authn.service_accounts import ServiceAccountTokens
 from k1s.server.apiserver.authz.app import Authorizer
 from k1s.server.apiserver.authz.node import NodeAuthorizer
 from k1s.server.apiserver.authz.rbac import RbacAuthorizer
+from k1s.server.apiserver.dial import direct
+from k1s.server.apiserver.forward import Connect
 from k1s.server.apiserver.impersonation import impersonate
 from k1s.server.apiserver.registry import HandlerKey, ResourceHandler
 from k1s.server.apiserver.subresources.reviews import ReviewHandler
@@ -66,10 +68,11 @@ class Security:
         client: Client,
         catalog: Catalog | None = None,
         convert: Convert = convert_builtin,
+        connect: Connect = direct,
     ) -> AdmissionChain:
         """Go to work; the result is for ApiServer.admission. `client`: privileged and in-process. `catalog`: what is served.
 
-        `convert` brings an object into another version of its kind.
+        `convert` brings an object into another version of its kind; `connect` reaches webhooks (Dialer.connect).
         """
         self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=("k1s",))
         self.node_keys = NodeKeys(informers)
@@ -77,7 +80,7 @@ class Security:
         self.authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, rbac.node_rules()))
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)
-        self.admission = build(client, informers, self.authorizer, catalog, convert)
+        self.admission = build(client, informers, self.authorizer, catalog, convert, connect)
         return self.admission
 
     def secret_tokens(self, client: Client, informers: InformerFactory, *, ca: bytes) -> SecretTokens:

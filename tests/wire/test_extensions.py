@@ -66,7 +66,7 @@ class ExtendedWire(Wire):
         self.extension = ExtensionServer(self.home, _answer)
         await self.extension.start()
         await put_endpoints(server, self.extension.port)
-        informers, caller = server.informers, Caller(server.informers)
+        informers, caller = server.informers, Caller(server.informers, server.dialer.connect)
         steps = (
             MutatingWebhooks(informers, server.catalog, caller, convert=server.convert),
             ValidatingWebhooks(informers, server.catalog, caller, convert=server.convert),

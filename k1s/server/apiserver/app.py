@@ -32,6 +32,7 @@ from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserI
 from k1s.server.apiserver.call import warning
 from k1s.server.apiserver.conversion import Conversion
 from k1s.server.apiserver.crds import CustomResources
+from k1s.server.apiserver.dial import Dialer, TunnelSource
 from k1s.server.apiserver.discovery import Discovery
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.flow import Flow
@@ -80,7 +81,8 @@ class ApiServer:
     `handlers`: (group, plural, subresource) -> handler, for what other parts serve. `paths`: non-resource path -> Handler; a key
     that ends with "/" is a prefix; `open_paths` of them are served without authentication.
     `admission` may be set after construction (it needs `informers`). `proxy_identity` loads the client certificate that extension
-    servers know us by; `aggregation.run` is for the caller to start.
+    servers know us by; `aggregation.run` is for the caller to start. `tunnels` and `local_node` (the one on this host) are for
+    `dialer`, through which everything goes that leaves the server.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class ApiServer:
         flow: Flow | None = None,
         metrics: Metrics | None = None,
         proxy_identity: Callable[[ssl.SSLContext], None] | None = None,
+        tunnels: TunnelSource | None = None,
+        local_node: str = "",
     ) -> None:
         self.clock = clock
         self.config = config if config is not None else ServerConfig()
@@ -119,6 +123,7 @@ class ApiServer:
         self.openapi = OpenApi(self.catalog)
         self.custom = CustomResources(self)
         self.conversion = Conversion(self, self.custom.webhook)
+        self.dialer = Dialer(self.informers, tunnels, local_node=local_node, service_cidr=self.config.service_cidr, clock=clock)
         self.aggregation = Aggregator(self, proxy_identity)
         self._impersonate = impersonate
         self._flow = flow if flow is not None else Flow()

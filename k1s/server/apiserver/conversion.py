@@ -70,7 +70,7 @@ class Conversion:
 
     async def _call(self, webhook: Object, target: Resource, given: list[Object]) -> list[Object]:
         if self._caller is None:
-            self._caller = Caller(self._server.informers)
+            self._caller = Caller(self._server.informers, self._server.dialer.connect)
         version = next((v for v in webhook.get("conversionReviewVersions") or () if v in _VERSIONS), "v1")
         uid = str(uuid.uuid4())
         review = {

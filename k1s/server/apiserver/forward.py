@@ -1,15 +1,15 @@
 """Hands a request on to another HTTP server and its answer back: a node's agent, a pod, a Service.
 
-Owns: the wire of one forwarded request, upgrades included. Called by: kubelet_proxy, subresources/proxy.
-Never does: choose the target, keep connections, retry. One connection per request: these are rare and often long.
+Owns: the wire of one forwarded request, upgrades included. Called by: kubelet_proxy, subresources/proxy, aggregation/proxy.
+Never does: choose the target or the way to it (dial.py), keep connections, retry. One connection per request: these are rare
+and often long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from k1s.api import errors
@@ -27,7 +27,7 @@ _OURS = frozenset(("authorization", "host", "content-length", "expect"))
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to go: `path` is raw (percent-encoded, with its query); `tls` None is plain HTTP."""
+    """Where to go: `path` is raw (percent-encoded, with its query); `tls` None is plain HTTP. `node`: whose agent it is."""
 
     host: str
     port: int
@@ -35,6 +35,10 @@ class Target:
     tls: ssl.SSLContext | None = None
     server_name: str = ""
     headers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    node: str = ""
+
+
+Connect = Callable[[Target], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 @dataclass(slots=True)
@@ -46,23 +50,16 @@ class Head:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-async def forward(request: Request, target: Target) -> Answer:
-    """Raises ApiError 503 if the target cannot be reached or does not speak HTTP."""
+async def forward(request: Request, target: Target, connect: Connect) -> Answer:
+    """`connect` is Dialer.connect. Raises ApiError 503 if the target cannot be reached or does not speak HTTP."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(
-                target.host,
-                target.port,
-                ssl=target.tls,
-                server_hostname=(target.server_name or target.host) if target.tls else None,
-                limit=MAX_HEAD_BYTES,
-            )
-    except (OSError, TimeoutError) as error:
+            reader, writer = await connect(target)
+    except (OSError, asyncio.IncompleteReadError) as error:
         reason = "i/o timeout" if isinstance(error, TimeoutError) else str(error)
         raise errors.service_unavailable(
             f"error trying to reach service: dial tcp {target.host}:{target.port}: {reason}"
         ) from error
-    _notice_a_dead_peer(writer)
     try:
         await _send(request, target, writer)
         head = await read_head(reader)
@@ -79,14 +76,6 @@ async def forward(request: Request, target: Target) -> Answer:
         (k, v) for k, v in head.headers if k.lower() not in _HOP_HEADERS and k.lower() not in ("content-length", "content-type")
     ]
     return Stream(_body(reader, writer, head, request.method), head.status, head.get("content-type"), kept)
-
-
-def _notice_a_dead_peer(writer: asyncio.StreamWriter) -> None:
-    """A target that vanished without a word is noticed within about a minute: logs and watches may be silent for hours."""
-    raw = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
-        raw.setsockopt(socket.IPPROTO_TCP, option, seconds)
 
 
 async def _send(request: Request, target: Target, writer: asyncio.StreamWriter) -> None:

@@ -15,7 +15,7 @@ from k1s.api import errors
 from k1s.api.catalog import builtin
 from k1s.base.http import Answer, Request
 from k1s.client.interface import InformerFactory
-from k1s.server.apiserver.forward import Target, forward
+from k1s.server.apiserver.forward import Connect, Target, forward
 
 Object = Mapping[str, Any]
 _ADDRESS_ORDER = ("InternalIP", "Hostname", "ExternalIP", "InternalDNS", "ExternalDNS")
@@ -25,9 +25,9 @@ DEFAULT_PORT = 10250
 class KubeletProxy:
     """`tls` gives the current client context; it is asked each time because certificates are renewed while running."""
 
-    def __init__(self, informers: InformerFactory, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, informers: InformerFactory, tls: Callable[[], ssl.SSLContext], connect: Connect) -> None:
         self._nodes = informers.informer(builtin("Node"))
-        self._tls = tls
+        self._tls, self._connect = tls, connect
 
     async def call(self, request: Request, node_name: str, path: str, query: list[tuple[str, str]]) -> Answer:
         """Forward `request` to `path` of the node's agent with a query of our own."""
@@ -44,7 +44,7 @@ class KubeletProxy:
             raise errors.service_unavailable(f"no preferred addresses found; node {node_name} has no address yet")
         endpoint = node.get("status", {}).get("daemonEndpoints", {}).get("kubeletEndpoint", {})
         port = int(endpoint.get("Port") or DEFAULT_PORT)
-        return await forward(request, Target(host, port, target, self._tls()))
+        return await forward(request, Target(host, port, target, self._tls(), node=node_name), self._connect)
 
 
 def pod_path(verb: str, namespace: str, pod: str, container: str = "") -> str:

@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-from k1s.server.apiserver.forward import MAX_HEAD_BYTES, Head, Target, chunked, read_head
+from k1s.server.apiserver.forward import Connect, Head, Target, chunked, read_head
 
 IDLE_TOTAL = 32
 IDLE_EACH = 4
@@ -44,7 +44,10 @@ class _Connection:
 
 
 class Outgoing:
-    def __init__(self) -> None:
+    """`connect` is Dialer.connect."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._idle: dict[_Key, list[_Connection]] = {}
         self._count = 0
 
@@ -66,7 +69,7 @@ class Outgoing:
 
     async def _call(self, target: Target, method: str, body: bytes, limit: int) -> Answered:
         key = (target.host, target.port, target.tls, target.server_name)
-        connection = self._take(key) or await _connect(target)
+        connection = self._take(key) or await self._open(target)
         while True:
             try:
                 head = await _ask(connection, target, method, body)
@@ -77,7 +80,7 @@ class Outgoing:
                 begun = isinstance(error, asyncio.IncompleteReadError) and bool(error.partial)
                 if not connection.used or begun:
                     raise CallFailed(str(error) or "EOF") from error
-                connection = await _connect(target)
+                connection = await self._open(target)
             except BaseException:
                 connection.writer.close()
                 raise
@@ -93,6 +96,12 @@ class Outgoing:
             else:
                 connection.writer.close()
         return Answered(head.status, head, data)
+
+    async def _open(self, target: Target) -> _Connection:
+        try:
+            return _Connection(*await self._connect(target))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise CallFailed(_reason(target, error)) from error
 
     def _take(self, key: _Key) -> _Connection | None:
         kept = self._idle.get(key)
@@ -137,20 +146,6 @@ class Outgoing:
                 connection.writer.close()
         self._idle.clear()
         self._count = 0
-
-
-async def _connect(target: Target) -> _Connection:
-    try:
-        reader, writer = await asyncio.open_connection(
-            target.host,
-            target.port,
-            ssl=target.tls,
-            server_hostname=(target.server_name or target.host) if target.tls else None,
-            limit=MAX_HEAD_BYTES,
-        )
-    except (OSError, asyncio.IncompleteReadError) as error:
-        raise CallFailed(_reason(target, error)) from error
-    return _Connection(reader, writer)
 
 
 async def _ask(connection: _Connection, target: Target, method: str, body: bytes) -> Head:

@@ -32,6 +32,8 @@ from k1s.server.apiserver.admission.webhooks.caller import Caller
 from k1s.server.apiserver.admission.webhooks.steps import Convert, MutatingWebhooks, ValidatingWebhooks, convert_builtin
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.authz.app import Authorizer
+from k1s.server.apiserver.dial import direct
+from k1s.server.apiserver.forward import Connect
 
 
 class AdmissionChain:
@@ -73,10 +75,14 @@ def build(
     authorizer: Authorizer,
     catalog: Catalog | None = None,
     convert: Convert = convert_builtin,
+    connect: Connect = direct,
 ) -> AdmissionChain:
-    """The chain of every k1s server. `catalog`: what it serves, custom resources included; `convert` knows these, too."""
+    """The chain of every k1s server. `catalog`: what it serves, custom resources included; `convert` knows these, too.
+
+    `connect`: how webhooks are reached (Dialer.connect).
+    """
     catalog = catalog if catalog is not None else builtin_catalog()
-    caller = Caller(informers)
+    caller = Caller(informers, connect)
     return AdmissionChain(
         (
             NamespaceLifecycle(client, informers),

@@ -72,7 +72,7 @@ class Aggregator:
         self._contexts: dict[tuple[bytes, bool], ssl.SSLContext] = {}
         self._queue = WorkQueue(server.clock, RETRY)
         self._resolver = ServiceResolver(server.informers)
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(server.dialer.connect)
 
     async def run(self, ready: Callable[[], None]) -> None:
         informers = self._server.informers
@@ -120,7 +120,7 @@ class Aggregator:
             self._queue.add(remote.name)
             return unavailable()
         try:
-            return await pass_on(request, user, target)
+            return await pass_on(request, user, target, self._server.dialer.connect)
         except ApiError as error:
             if error.code == 503:
                 self._queue.add(remote.name)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from k1s.base.http import Answer, Headers, Request, Response
 from k1s.server.apiserver.attributes import UserInfo
-from k1s.server.apiserver.forward import Target, forward
+from k1s.server.apiserver.forward import Connect, Target, forward
 
 _PREFIX = "x-remote-"
 # What may stand in a header's name (RFC 9110, 5.6.2) except %, which escapes the rest.
@@ -29,7 +29,7 @@ def as_user(user: UserInfo) -> list[tuple[str, str]]:
     return out
 
 
-async def pass_on(request: Request, user: UserInfo, target: Target) -> Answer:
+async def pass_on(request: Request, user: UserInfo, target: Target, connect: Connect) -> Answer:
     """Raises ApiError 503."""
     headers = [(name, value) for name, value in request.headers.items() if not name.startswith(_PREFIX)]
     earlier = request.headers.get("X-Forwarded-For", "")
@@ -37,7 +37,7 @@ async def pass_on(request: Request, user: UserInfo, target: Target) -> Answer:
     if request.remote:
         headers.append(("X-Forwarded-For", f"{earlier}, {request.remote}" if earlier else request.remote))
     passed = replace(request, headers=Headers(headers))
-    return await forward(passed, replace(target, path=request.raw_path, headers=tuple(as_user(user))))
+    return await forward(passed, replace(target, path=request.raw_path, headers=tuple(as_user(user))), connect)
 
 
 def unavailable() -> Response:

@@ -17,7 +17,7 @@ from k1s.api.catalog import builtin
 from k1s.base.http import Answer, Request, Response, Stream
 from k1s.client.interface import Informer, InformerFactory
 from k1s.server.apiserver.attributes import RequestInfo
-from k1s.server.apiserver.forward import Target, forward
+from k1s.server.apiserver.forward import Connect, Target, forward
 from k1s.server.apiserver.kubelet_proxy import KubeletProxy
 from k1s.server.apiserver.rewrite import Links
 
@@ -39,11 +39,11 @@ def split_name(name: str) -> tuple[str, str, str]:
 class ObjectProxy:
     """Serves the proxy subresource of pods, services and nodes."""
 
-    def __init__(self, informers: InformerFactory, kubelet: KubeletProxy) -> None:
+    def __init__(self, informers: InformerFactory, kubelet: KubeletProxy, connect: Connect) -> None:
         self._pods: Informer = informers.informer(builtin("Pod"))
         self._services: Informer = informers.informer(builtin("Service"))
         self._slices: Informer = informers.informer(builtin("EndpointSlice"))
-        self._kubelet = kubelet
+        self._kubelet, self._connect = kubelet, connect
 
     async def pod(self, request: Request, info: RequestInfo) -> Answer:
         scheme, name, port = split_name(info.name)
@@ -101,9 +101,8 @@ class ObjectProxy:
             ("X-Forwarded-Proto", "https"),
             ("X-Forwarded-For", request.remote),
         )
-        answer = await forward(
-            request, Target(address, port, path, _unverified() if scheme == "https" else None, headers=forwarded)
-        )
+        target = Target(address, port, path, _unverified() if scheme == "https" else None, headers=forwarded)
+        answer = await forward(request, target, self._connect)
         hosts = (f"{address}:{port}", request.headers.get("Host", ""))
         return Links(quote(prefix), hosts).answer(answer) if isinstance(answer, Stream) else answer
 

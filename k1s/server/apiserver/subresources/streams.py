@@ -80,8 +80,8 @@ class Streams:
 
     def _parts(self, server: Any) -> tuple[KubeletProxy, ObjectProxy]:
         if self._kubelet is None or self._proxy is None:
-            self._kubelet = KubeletProxy(server.informers, self._tls)
-            self._proxy = ObjectProxy(server.informers, self._kubelet)
+            self._kubelet = KubeletProxy(server.informers, self._tls, server.dialer.connect)
+            self._proxy = ObjectProxy(server.informers, self._kubelet, server.dialer.connect)
         return self._kubelet, self._proxy
 
 

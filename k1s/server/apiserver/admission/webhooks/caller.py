@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k1s.client.interface import InformerFactory
-from k1s.server.apiserver.forward import Target
+from k1s.server.apiserver.forward import Connect, Target
 from k1s.server.apiserver.outgoing import CallFailed, Outgoing
 from k1s.server.apiserver.services import NoRoute, ServiceResolver
 
@@ -27,9 +27,9 @@ _SHOWN = 200
 
 
 class Caller:
-    def __init__(self, informers: InformerFactory) -> None:
+    def __init__(self, informers: InformerFactory, connect: Connect) -> None:
         self._resolver = ServiceResolver(informers)
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(connect)
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     async def post(self, config: Object, body: bytes, seconds: float) -> bytes:

@@ -1,0 +1,90 @@
+"""Opening the connection of a tunnel: TLS with the node's certificate, then the HTTP upgrade.
+
+Owns: `open_wire`, TunnelRefused. Called by: app. Never does: try again, know what passes afterwards.
+Source of the upgrade: RFC 9110, 7.8. The server's side is server/tunnel, which also names the headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import orjson
+
+from k1s.base.sockets import notice_dead_peer
+
+PATH = "/v1-k1s/connect"
+PROTOCOL = "k1s-tunnel"
+CONNECT_SECONDS = 10.0
+DEAD_SECONDS = 10
+_READ = 256 * 1024
+_LONGEST_ANSWER = 64 * 1024
+
+
+class TunnelRefused(Exception):
+    """The server answered, but opens no tunnel. `known`: it says that this node has one to it already."""
+
+    def __init__(self, message: str, *, known: bool = False) -> None:
+        super().__init__(message)
+        self.known = known
+
+
+class Wire:
+    """base.http.ByteStream over the upgraded connection. `server` is which server answered."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str) -> None:
+        self._reader, self._writer, self.server = reader, writer, server
+
+    async def read(self) -> bytes:
+        return await self._reader.read(_READ)
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        self._writer.close()
+
+
+async def open_wire(url: str, tls: ssl.SSLContext, connected: Iterable[str]) -> Wire:
+    """`connected`: the servers to which this node has tunnels. Raises OSError, TunnelRefused."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 443
+    async with asyncio.timeout(CONNECT_SECONDS):
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_READ)
+        try:
+            notice_dead_peer(writer.get_extra_info("socket"), DEAD_SECONDS)
+            lines = (
+                f"GET {PATH} HTTP/1.1",
+                f"Host: {parts.netloc}",
+                "Connection: Upgrade",
+                f"Upgrade: {PROTOCOL}",
+                f"K1s-Connected: {','.join(connected)}",
+            )
+            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+            status, headers = await _head(reader)
+            if status == 101:
+                return Wire(reader, writer, headers.get("k1s-server", ""))
+            length = min(int(headers.get("content-length") or 0), _LONGEST_ANSWER)
+            raise TunnelRefused(_message(await reader.readexactly(length)) or f"status {status}", known=status == 409)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            writer.close()
+            raise ConnectionResetError(f"{url}: the server did not answer as a k1s server does") from error
+        except BaseException:
+            writer.close()
+            raise
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    return int(first.split(" ", 2)[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(orjson.loads(body).get("message") or "")
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
