@@ -33,7 +33,7 @@ class ServiceWatch:
         """Return when the first lists are in; changes count from then on (`keys` has what is there)."""
         self._services.add_index("k1s.io/cluster-ip", _cluster_ips)
         self._services.add_index("k1s.io/namespace", lambda service: [service["metadata"]["namespace"]])
-        self._slices.add_index("k1s.io/service", _service_of)
+        self._slices.add_index("k1s.io/service", service_of)
         self._slices.add_index("k1s.io/address", _addresses)
         await self._services.synced()
         await self._slices.synced()
@@ -77,7 +77,7 @@ class ServiceWatch:
             self._note([_key(service)])
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
-        self._note([*_service_of(old or {}), *_service_of(new or {})])
+        self._note([*service_of(old or {}), *service_of(new or {})])
 
     def _note(self, keys: Iterable[str]) -> None:
         before = len(self._changed)
@@ -95,7 +95,8 @@ def _cluster_ips(service: Object) -> list[str]:
     return [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
 
 
-def _service_of(piece: Object) -> list[str]:
+def service_of(piece: Object) -> list[str]:
+    """The Service (namespace/name) of an EndpointSlice, if it has one."""
     meta = piece.get("metadata") or {}
     name = (meta.get("labels") or {}).get(_SERVICE_LABEL)
     return [f"{meta['namespace']}/{name}"] if name else []

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k1s.agent.network.state import NodeNetwork
+from k1s.agent.service_watch import service_of
 from k1s.api.catalog import builtin
 from k1s.net.dns.forward import Forwarder
 from k1s.net.dns.metrics import DnsMetrics
@@ -43,13 +44,16 @@ class DnsPart:
         metrics.register(agent.metrics)
         informers = agent.informers
         informers.informer(builtin("Service")).add_handler(lambda old, new: self._server.changed())
-        informers.informer(builtin("EndpointSlice")).add_handler(lambda old, new: self._server.changed(only_endpoints=True))
+        informers.informer(builtin("EndpointSlice")).add_handler(self._slice_changed)
 
     async def start(self) -> None:
         port = await self._server.start()
         # Only where port 53 itself could not be had: then the proxy leads there what is sent to it.
         if port != 53:
             self.own_services = {"k1s.io/dns": dns_service(self._address, port)}
+
+    def _slice_changed(self, old: Object | None, new: Object | None) -> None:
+        self._server.endpoints_changed([*service_of(old or {}), *service_of(new or {})])
 
     async def follow(self) -> None:
         await asyncio.get_running_loop().create_future()

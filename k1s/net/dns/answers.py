@@ -23,6 +23,7 @@ TTL = 5
 # Negative answers live as long as positive ones: a Service that a client asked for too early shows up as fast as it can.
 _SOA_NUMBERS = struct.pack(">IIIII", 1, 7200, 1800, 86400, TTL)
 _SCHEMA_VERSION = b"1.1.0"
+ANY_SERVICE = ""
 
 
 class Zone(Protocol):
@@ -37,8 +38,8 @@ class Zone(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """`alias` is set where the answer ends in a CNAME whose target somebody has to look up. `endpoints`: EndpointSlices
-    were looked at, so that a change of one may change the answer; otherwise Services alone do.
+    """`alias` is set where the answer ends in a CNAME whose target somebody has to look up. `endpoints`: the Services
+    (namespace/name) whose EndpointSlices were looked at, so that a change of one may change the answer; ANY_SERVICE for all.
     """
 
     code: int = wire.NOERROR
@@ -46,7 +47,7 @@ class Answer:
     authority: list[Record] = field(default_factory=list)
     additional: list[Record] = field(default_factory=list)
     alias: Name = ()
-    endpoints: bool = False
+    endpoints: tuple[str, ...] = ()
 
 
 class ClusterZone:
@@ -142,7 +143,7 @@ class ClusterZone:
             answer = self._protocol(front[0][1:], service)
         else:
             answer = self._endpoint(name, front[0], service, kind)
-        answer.endpoints = True
+        answer.endpoints = (f"{namespace}/{inside[-2]}",)
         return answer
 
     def _external(self, name: Name, spec: Object) -> Answer:
@@ -223,7 +224,7 @@ class ClusterZone:
         answer = self._found(name, kind, {wire.PTR: data}) if names else self._missing()
         if answer.authority:
             answer.authority = [Record(name[-2:], wire.SOA, TTL, self._soa_data)]
-        answer.endpoints = True
+        answer.endpoints = (ANY_SERVICE,)
         return answer
 
     def _names_at(self, address: str) -> list[Name]:

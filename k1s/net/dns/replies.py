@@ -1,7 +1,7 @@
 """Answers ready to be sent, by the bytes of the question.
 
 Owns: the fast path's table. Called by: dns.server. Never does: make an answer (resolver), keep one that may have changed:
-a change of a Service forgets all, a change of an EndpointSlice those that were made with one.
+a change of a Service forgets all, a change of an EndpointSlice those that were made with one of that Service.
 
 The same question comes as the same bytes but for its identifier, so that nothing has to be read. Addresses of one name are
 sent in an order drawn anew each time, as CoreDNS's plugin loadbalance does.
@@ -12,9 +12,11 @@ Bound: 4,096 answers of at most 1,232 bytes (about 1.5 MB when full of ordinary 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from k1s.net.dns import message as messages
 from k1s.net.dns import wire
+from k1s.net.dns.answers import ANY_SERVICE
 from k1s.net.dns.metrics import Tally
 from k1s.net.dns.resolver import Reply
 
@@ -29,7 +31,7 @@ class ReplyTable:
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
-        self._of_endpoints: list[bytes] = []
+        self._of_endpoints: dict[str, list[bytes]] = {}
         self.get = self._entries.get
 
     def __len__(self) -> int:
@@ -43,8 +45,8 @@ class ReplyTable:
             if len(self._entries) >= MOST_REPLIES:
                 self.forget()
             key = message[2:]
-            if reply.endpoints:
-                self._of_endpoints.append(key)
+            for service in reply.endpoints:
+                self._of_endpoints.setdefault(service, []).append(key)
             self._entries[key] = entry
         return entry
 
@@ -52,10 +54,10 @@ class ReplyTable:
         self._entries.clear()
         self._of_endpoints.clear()
 
-    def forget_endpoints(self) -> None:
-        for key in self._of_endpoints:
-            self._entries.pop(key, None)
-        self._of_endpoints.clear()
+    def forget_endpoints(self, services: Iterable[str]) -> None:
+        for service in (ANY_SERVICE, *services):
+            for key in self._of_endpoints.pop(service, ()):
+                self._entries.pop(key, None)
 
 
 def drawn(identifier: bytes, entry: Entry) -> bytes:

@@ -29,7 +29,7 @@ class Reply:
     message: bytes
     source: str = "zone"
     until: float = math.inf
-    endpoints: bool = False
+    endpoints: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class _Walk:
     records: list[Record] = field(default_factory=list)
     last: Answer = field(default_factory=Answer)
     outside: Name | None = None
-    endpoints: bool = False
+    endpoints: tuple[str, ...] = ()
 
 
 class Resolver:
@@ -98,7 +98,7 @@ class Resolver:
                 walk.outside = name
                 return walk
             walk.records += found.records
-            walk.endpoints |= found.endpoints
+            walk.endpoints += found.endpoints
             walk.last = found
             if not found.alias or question.type == wire.CNAME:
                 return walk

@@ -13,7 +13,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from k1s.net.dns import wire
@@ -101,12 +101,13 @@ class DnsServer:
         await asyncio.gather(*self._waiting, return_exceptions=True)
         await self._forwarder.close()
 
-    def changed(self, *, only_endpoints: bool = False) -> None:
-        """Services, endpoints or settings are not what they were."""
-        if only_endpoints:
-            self._replies.forget_endpoints()
-        else:
-            self._replies.forget()
+    def changed(self) -> None:
+        """Services or settings are not what they were."""
+        self._replies.forget()
+
+    def endpoints_changed(self, services: Iterable[str]) -> None:
+        """EndpointSlices of these (namespace/name) are not what they were."""
+        self._replies.forget_endpoints(services)
 
     def _readable(self, udp: socket.socket, family: str) -> None:
         began = time.monotonic()
