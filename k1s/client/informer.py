@@ -87,7 +87,7 @@ class WatchInformer:
                     await self._relist()
                 await self._follow()
             except ApiError as error:
-                if error.code == 410 or _ahead(error):
+                if error.code == 410 or is_ahead(error):
                     log.debug("%s: version %s is gone, listing again", self._resource.qualified, self._version)
                     self._version = ""
                 else:
@@ -136,7 +136,7 @@ class WatchInformer:
         return obj
 
 
-def _ahead(error: ApiError) -> bool:
+def is_ahead(error: ApiError) -> bool:
     """We have seen versions that the server has not: its database was put back to an older state."""
     causes = (error.details or {}).get("causes") or []
     return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)

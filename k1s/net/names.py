@@ -16,6 +16,7 @@ LINKS = (BRIDGE, DNS_LINK, VXLAN)
 MASQUERADE_TABLE = "k1s-masq"
 HOSTPORT_TABLE = "k1s-hostport"
 PROXY_TABLE = "k1s-proxy"
+POLICY_TABLE = "k1s-policy"
 TABLE_PREFIX = "k1s-"
 
 _VETH = re.compile(r"k1sv[0-9a-f]{10}")

@@ -20,6 +20,7 @@ from typing import Any
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
 from k1s.agent.network.dns import DnsPart
+from k1s.agent.network.policy import PolicyPart
 from k1s.agent.network.services import ServicePart
 from k1s.agent.network.state import NetworkError, NodeNetwork, Part
 from k1s.agent.service_watch import ServiceWatch
@@ -77,7 +78,7 @@ async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part
     dns = DnsPart(network)
     stack.push_async_callback(dns.close)
     await dns.start()
-    parts: list[Part] = [ServicePart(network, dns.own_services)]
+    parts: list[Part] = [PolicyPart(network, dns.own_services), ServicePart(network, dns.own_services)]
     for part in parts:
         stack.push_async_callback(part.close)
         await part.start()

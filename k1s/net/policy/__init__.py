@@ -1,1 +1,1 @@
-"""NetworkPolicy. Empty: a later issue; until then policies are stored and not enforced."""
+"""NetworkPolicy: read apply.py first."""

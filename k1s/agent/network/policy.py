@@ -1,0 +1,83 @@
+"""Network policies on this node: rules that stand before a pod can send, and are kept up to date.
+
+Owns: the loop from changed policies, pods and namespaces to the kernel, and the two hooks in the pods' wiring.
+Called by: network.app. Never does: rules (net.policy); decide who is selected.
+
+No packet escapes a policy that the node knows: a pod's rules are written when its address is known and before it has an
+interface. While the agent is away its rules stay; at its start the table is replaced in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from k1s.agent.network.policy_watch import PolicyWatch
+from k1s.agent.network.state import NodeNetwork
+from k1s.net.family import IPV4, IPV6
+from k1s.net.ipam import Attachment
+from k1s.net.policy.apply import PolicyRules
+from k1s.net.policy.chains import Dns, table_name
+
+Object = dict[str, Any]
+
+
+class PolicyPart:
+    """`own_services`: what leads to the agent's DNS where it could not have port 53 (network.dns)."""
+
+    def __init__(self, network: NodeNetwork, own_services: Mapping[str, tuple[Object, list[Object]]]) -> None:
+        self._network = network
+        versions = {found.version for found in network.ranges.cluster_pods}
+        families = tuple(family for family in (IPV4, IPV6) if family.version in versions)
+        self.tables: Sequence[str] = tuple(table_name(family) for family in families)
+        dns = Dns((network.agent.config.cluster_dns,), _dns_port(own_services))
+        self._rules = PolicyRules(network.nft, families=families, dns=dns)
+        self._watch = PolicyWatch(network.agent, self._rules)
+        rules, metrics = self._rules, network.agent.metrics
+        metrics.gauge("k1s_network_policies", "NetworkPolicies in the cluster", read=lambda: len(rules.isolation.policies))
+        metrics.gauge("k1s_policy_addresses", "Addresses of this node's pods that a policy isolates", read=lambda: rules.isolated)
+
+    async def start(self) -> None:
+        pods = self._network.pods
+        await self._watch.start(pods.ipam.attachments())
+        async with self._network.turn:
+            await self._rules.load()
+        pods.before_start.append(self._before_start)
+        pods.after_delete.append(self._after_delete)
+
+    async def follow(self) -> None:
+        """Whatever changed while the last transaction ran goes into the next one."""
+        while True:
+            await self._watch.changed.wait()
+            self._watch.changed.clear()
+            await self._watch.complete()
+            async with self._network.turn:
+                await self._rules.update()
+
+    async def repair(self) -> None:
+        await self._rules.load()
+
+    async def close(self) -> None:
+        await self._watch.close()
+
+    async def _before_start(self, attachment: Attachment) -> None:
+        """Raises NftError, which ends this try of the pod's start."""
+        self._watch.attach(attachment)
+        if self._rules.isolation.policies:
+            await self._watch.complete()
+            async with self._network.turn:
+                await self._rules.update()
+
+    async def _after_delete(self, attachment: Attachment) -> None:
+        """Before the address is free for another pod."""
+        self._watch.detach(attachment)
+        if self._rules.isolation.policies:
+            async with self._network.turn:
+                await self._rules.update()
+
+
+def _dns_port(own_services: Mapping[str, tuple[Object, list[Object]]]) -> int:
+    for _, slices in own_services.values():
+        for port in slices[0]["ports"]:
+            return int(port["port"])
+    return 53

@@ -1,0 +1,125 @@
+"""Who is isolated by what: this node's pods and all policies.
+
+Owns: Isolation: policies, the pods of this node, and which chain judges which of their addresses. Pure.
+Called by: policy.apply (asks), agent.network.policy (feeds it). Never does: know who the peers are (cluster).
+
+Pods for which the same rules hold share one chain, however many pods and however the policies are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from k1s.net.policy.blocks import Span
+from k1s.net.policy.model import EGRESS, INGRESS, NamedPort, Peer, Policy, Rules, digest
+
+_Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The chain for pods that these rules isolate in one direction: what none of them lets through is refused."""
+
+    rules: tuple[Rules, ...]
+    name: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", "pods-" + digest(" ".join(rules.name for rules in self.rules)))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the kernel should hold. `judged`: direction -> address -> its chain."""
+
+    judged: dict[str, dict[str, Verdict]] = field(default_factory=lambda: {INGRESS: {}, EGRESS: {}})
+    verdicts: set[Verdict] = field(default_factory=set)
+    rules: set[Rules] = field(default_factory=set)
+    peers: set[Peer] = field(default_factory=set)
+    ports: set[NamedPort] = field(default_factory=set)
+    blocks: set[tuple[Span, ...]] = field(default_factory=set)
+
+    @property
+    def empty(self) -> bool:
+        return not self.verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    namespace: str
+    labels: _Labels
+    addresses: tuple[str, ...]
+
+
+class Isolation:
+    """Bound: one entry a policy of the cluster, one a pod of this node."""
+
+    def __init__(self) -> None:
+        self.policies: dict[str, Policy] = {}
+        self._local: dict[str, _Local] = {}
+        self._dirty = True
+        self._wanted = Wanted()
+
+    def set_policy(self, key: str, policy: Policy | None) -> None:
+        """`key`: namespace/name."""
+        if self.policies.get(key) == policy:
+            return
+        self._dirty = True
+        if policy is None:
+            del self.policies[key]
+        else:
+            self.policies[key] = policy
+
+    def set_local(self, key: str, namespace: str, labels: _Labels, addresses: tuple[str, ...]) -> None:
+        """A pod of this node; without addresses it is gone."""
+        local = _Local(namespace, labels, addresses) if addresses else None
+        if self._local.get(key) == local:
+            return
+        self._dirty = True
+        if local is None:
+            del self._local[key]
+        else:
+            self._local[key] = local
+
+    def looks_beyond_node(self) -> bool:
+        return any(policy.looks_beyond_node() for policy in self.policies.values())
+
+    def wanted(self) -> Wanted:
+        """The same object as long as nothing changed. Work: pods of this node times policies of their namespaces."""
+        if self._dirty:
+            self._wanted, self._dirty = self._plan(), False
+        return self._wanted
+
+    def _plan(self) -> Wanted:
+        by_namespace: dict[str, list[Policy]] = {}
+        for policy in self.policies.values():
+            by_namespace.setdefault(policy.namespace, []).append(policy)
+        wanted = Wanted()
+        known: dict[tuple[str, frozenset[tuple[str, str]]], dict[str, Verdict]] = {}
+        for local in self._local.values():
+            like = (local.namespace, frozenset(local.labels.items()))
+            if like not in known:
+                known[like] = _verdicts(by_namespace.get(local.namespace, []), local.labels)
+            for direction, verdict in known[like].items():
+                wanted.judged[direction].update(dict.fromkeys(local.addresses, verdict))
+        for verdicts in known.values():
+            wanted.verdicts.update(verdicts.values())
+        for rules in {rules for verdict in wanted.verdicts for rules in verdict.rules}:
+            wanted.rules.add(rules)
+            wanted.peers.update(rules.peers())
+            wanted.ports.update(rules.named_ports())
+            wanted.blocks.update(rule.blocks for rule in rules.rules if rule.blocks)
+        return wanted
+
+
+def _verdicts(policies: list[Policy], labels: _Labels) -> dict[str, Verdict]:
+    chosen = [policy for policy in policies if policy.pods.matches(labels)]
+    found = {}
+    for direction in (INGRESS, EGRESS):
+        by_name = {rules.name: rules for policy in chosen if (rules := policy.direction(direction)) is not None}
+        if by_name:
+            found[direction] = Verdict(tuple(by_name[name] for name in sorted(by_name)))
+    return found
