@@ -98,7 +98,7 @@ async def run(
 
 async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None]) -> None:
     joined = await join.ensure_credentials(config, clock)
-    given = load_balancer.split_urls(config.server) or [joined.server]
+    given = load_balancer.split_urls(joined.server)
     learned = load_balancer.servers_file(config.agent_dir)
     config = dataclasses.replace(
         config,

@@ -21,7 +21,7 @@ class JoinResult:
 
     node_name: str
     node_ip: str
-    # Its URL: the one asked for, else the one that the machine joined.
+    # Its URL (of several servers: comma-separated): what was asked for, else what the machine joined.
     server: str
     cluster_cidr: str
     service_cidr: str

@@ -15,6 +15,9 @@ import base64
 import hmac
 import logging
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ import orjson
 from k1s.agent import key_requests
 from k1s.agent.config import AgentConfig
 from k1s.agent.identity import IdentityFiles, JoinResult
-from k1s.agent.join_request import ClockWrong, JoinError, Unreachable, clock_fault, fetch_ca, post, server_url
-from k1s.agent.load_balancer import split_urls
+from k1s.agent.join_request import ClockWrong, JoinError, Unreachable, clock_fault, fetch_ca, post, server_urls
+from k1s.agent.load_balancer import known_servers, servers_file
 from k1s.base import pki
 from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
@@ -45,9 +48,9 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
     files = IdentityFiles(config.tls_dir)
     name, address = node_identity(config)
     token = find_token(config)
-    servers = [server_url(part) for part in split_urls(config.server or files.known_server() or _server_needed())]
-    server = servers[0]
-    known = files.result(name, address, server)
+    given = server_urls(config.server or files.known_server() or _server_needed())
+    servers = ",".join(given)
+    known = files.result(name, address, servers)
     if known is not None and _WHOLE_TOKEN.fullmatch(token) and token.partition("::")[0] != files.ca_hash():
         log.warning("the token is for another cluster than this machine's certificates: joining anew")
         known = None
@@ -57,11 +60,12 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
         _check_token(config, token)
     failures = 0
     while True:
+        me = _Asker(files, name, address, servers, clock.now())
         try:
             if known is not None:
-                await asyncio.to_thread(_renew, server, files, name, address, clock.now())
+                await asyncio.to_thread(_try_each, _with_learned(config, given), me.renew)
             else:
-                await asyncio.to_thread(_join, server, token, files, name, address, clock.now())
+                await asyncio.to_thread(_try_each, given, partial(me.join, token=token))
             break
         except JoinError as error:
             if known is None or not token:
@@ -71,10 +75,9 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
             known = None
         except Unreachable as error:
             failures += 1
-            _tell(server, error, failures)
-            server = servers[failures % len(servers)]
+            _tell(error, failures)
             await clock.sleep(_RETRY.delay(failures))
-    result = files.result(name, address, server)
+    result = files.result(name, address, servers)
     if result is None:
         raise JoinError("the server's answer is incomplete")
     return result
@@ -84,14 +87,11 @@ async def renew(config: AgentConfig, addresses: str, clock: Clock = REAL_CLOCK) 
     """New certificates for the same keys, by the present certificate. Raises JoinError, ConnectionError."""
     name, _ = node_identity(config)
     files = IdentityFiles(config.tls_dir)
-    fault: Unreachable | None = None
-    for server in split_urls(config.server or files.known_server()):
-        try:
-            await asyncio.to_thread(_renew, server_url(server), files, name, addresses, clock.now())
-            return
-        except Unreachable as error:
-            fault = error
-    raise ConnectionError(str(fault)) from fault
+    me = _Asker(files, name, addresses, files.known_server(), clock.now())
+    try:
+        await asyncio.to_thread(_try_each, _with_learned(config, server_urls(config.server or me.servers)), me.renew)
+    except Unreachable as error:
+        raise ConnectionError(str(error)) from error
 
 
 def leave(config: AgentConfig) -> bool:
@@ -132,45 +132,69 @@ def _check_token(config: AgentConfig, token: str) -> None:
         )
 
 
-def _tell(server: str, error: Unreachable, failures: int) -> None:
-    if isinstance(error, ClockWrong):
-        loud = failures == 1 or failures % _TRIES_PER_LINE == 0
-    else:
-        loud = failures == _QUIET_TRIES or failures % _TRIES_PER_LINE == 0
-    log.log(logging.WARNING if loud else logging.DEBUG, "%s: %s; trying again until it answers", server, error)
+def _with_learned(config: AgentConfig, servers: list[str]) -> list[str]:
+    return server_urls(known_servers(servers, servers_file(config.agent_dir)))
 
 
-def _join(server: str, token: str, files: IdentityFiles, name: str, address: str, now: float) -> None:
-    prefix, _, secret = token.partition("::")
-    first = fetch_ca(server)
-    if not hmac.compare_digest(prefix, f"K10{pki.ca_hash(first.body)}"):
-        raise JoinError(
-            f"{server} is not the server that the token is for: its CA has another hash. The token was not sent; {_WHICH_TOKEN}"
-        )
-    fault = clock_fault(first.server_time, now)
-    if fault:
-        log.warning("%s", fault)
-    headers = {"Authorization": f"Bearer {secret}"}
-    answer = post(server, "/v1-k1s/join", orjson.dumps(_requests(files, name, address)), headers, first.body, now)
-    files.store(name, address, server, answer)
+def _try_each(servers: list[str], ask: Callable[[str], None]) -> None:
+    """Until one answers. Raises JoinError, Unreachable."""
+    faults: list[Unreachable] = []
+    for server in servers:
+        try:
+            ask(server)
+            return
+        except Unreachable as error:
+            faults.append(type(error)(f"{server}: {error}"))
+    raise next((fault for fault in faults if isinstance(fault, ClockWrong)), Unreachable("; ".join(map(str, faults))))
 
 
-def _renew(server: str, files: IdentityFiles, name: str, address: str, now: float) -> None:
-    body = orjson.dumps({**_requests(files, name, address), "certificate": files.client[0].read_text()})
-    signature = pki.sign(files.client[1].read_bytes(), body)
-    headers = {"X-K1s-Signature": base64.b64encode(signature).decode()}
-    answer = post(server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes(), now)
-    files.store(name, address, server, answer)
+def _tell(error: Unreachable, failures: int) -> None:
+    first = 1 if isinstance(error, ClockWrong) else _QUIET_TRIES
+    loud = failures == first or failures % _TRIES_PER_LINE == 0
+    log.log(logging.WARNING if loud else logging.DEBUG, "%s; trying again until it answers", error)
 
 
-def _requests(files: IdentityFiles, name: str, address: str) -> dict[str, Any]:
-    try:
-        client, serving = key_requests.make(name, (files.client[1], files.serving[1]))
-    except key_requests.RequestsFailed as error:
-        raise JoinError(f"the node's certificate requests could not be made: {error}") from error
-    return {
-        "node": name,
-        "addresses": [part for part in address.split(",") if part],
-        "clientRequest": client,
-        "servingRequest": serving,
-    }
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """This machine as a server sees it. `servers`: those to remember. `now`: what the machine's clock says."""
+
+    files: IdentityFiles
+    name: str
+    addresses: str
+    servers: str
+    now: float
+
+    def join(self, server: str, *, token: str) -> None:
+        prefix, _, secret = token.partition("::")
+        first = fetch_ca(server)
+        if not hmac.compare_digest(prefix, f"K10{pki.ca_hash(first.body)}"):
+            raise JoinError(
+                f"{server} is not the server that the token is for: its CA has another hash. The token was not sent; "
+                + _WHICH_TOKEN
+            )
+        fault = clock_fault(first.server_time, self.now)
+        if fault:
+            log.warning("%s", fault)
+        headers = {"Authorization": f"Bearer {secret}"}
+        answer = post(server, "/v1-k1s/join", orjson.dumps(self._requests()), headers, first.body, self.now)
+        self.files.store(self.name, self.addresses, self.servers, answer)
+
+    def renew(self, server: str) -> None:
+        files = self.files
+        body = orjson.dumps({**self._requests(), "certificate": files.client[0].read_text()})
+        signature = pki.sign(files.client[1].read_bytes(), body)
+        headers = {"X-K1s-Signature": base64.b64encode(signature).decode()}
+        answer = post(server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes(), self.now)
+        files.store(self.name, self.addresses, self.servers, answer)
+
+    def _requests(self) -> dict[str, Any]:
+        try:
+            client, serving = key_requests.make(self.name, (self.files.client[1], self.files.serving[1]))
+        except key_requests.RequestsFailed as error:
+            raise JoinError(f"the node's certificate requests could not be made: {error}") from error
+        return {
+            "node": self.name,
+            "addresses": [part for part in self.addresses.split(",") if part],
+            "clientRequest": client,
+            "servingRequest": serving,
+        }

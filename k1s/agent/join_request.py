@@ -1,6 +1,6 @@
 """One exchange with the join routes of a server: what it answers, and what it means when it does not.
 
-Owns: server_url, fetch_ca, post, and the errors of joining. Called by: agent/join. Never does: try again, keep files.
+Owns: server_urls, fetch_ca, post, and the errors of joining. Called by: agent/join. Never does: try again, keep files.
 Standard library only, blocking: joining comes before everything else, and happens in a thread.
 """
 
@@ -52,8 +52,12 @@ class Reply:
     server_time: float
 
 
-def server_url(text: str) -> str:
-    """The URL in full. Raises JoinError."""
+def server_urls(text: str) -> list[str]:
+    """The URLs in full, of one server or several (comma-separated). Raises JoinError."""
+    return list(dict.fromkeys(_full(part.strip()) for part in text.split(",") if part.strip()))
+
+
+def _full(text: str) -> str:
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port or _PORT

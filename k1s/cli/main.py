@@ -15,6 +15,8 @@ from collections.abc import Sequence
 VERBS: dict[str, tuple[str, str]] = {
     "server": ("k1s.cli.server", "run the control plane, and a node beside it"),
     "agent": ("k1s.cli.agent", "run a node"),
+    "token": ("k1s.cli.token", "make, list, delete and rotate the tokens that machines join with"),
+    "node": ("k1s.cli.node", "free a node's name"),
     "kubectl": ("k1s.cli.passthrough", "the real kubectl, with the admin kubeconfig"),
     "helm": ("k1s.cli.passthrough", "the real helm, with the admin kubeconfig"),
     "ctr": ("k1s.cli.passthrough", "containerd's client, on k1s's containerd"),
