@@ -12,7 +12,8 @@ import re
 BRIDGE = "k1s0"
 DNS_LINK = "k1s-dns"
 VXLAN = "k1s-vxlan"
-LINKS = (BRIDGE, DNS_LINK, VXLAN)
+BALANCER_LINK = "k1s-lb"
+LINKS = (BRIDGE, DNS_LINK, VXLAN, BALANCER_LINK)
 MASQUERADE_TABLE = "k1s-masq"
 HOSTPORT_TABLE = "k1s-hostport"
 PROXY_TABLE = "k1s-proxy"

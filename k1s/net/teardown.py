@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from k1s.net import link, names, netns, sysctl
+from k1s.net.announce import holder
 from k1s.net.nft import NftContext
 from k1s.net.setup import sysctl_memory
 
@@ -21,6 +22,7 @@ def remove_all(state_dir: Path | None = None) -> list[str]:
     The CNI files are removed by cni.install.remove: they live in k1s's own directories.
     """
     removed = _tables()
+    removed += [f"address {address}" for address in holder.drop_all()]
     for found in link.links():
         if found.name in names.LINKS or (found.kind == "veth" and names.is_veth(found.name)):
             if link.delete(found.name):

@@ -19,6 +19,7 @@ from typing import Any
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
+from k1s.agent.network.announce import AnnouncePart
 from k1s.agent.network.dns import DnsPart
 from k1s.agent.network.policy import PolicyPart
 from k1s.agent.network.services import ServicePart
@@ -78,7 +79,7 @@ async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part
     dns = DnsPart(network)
     stack.push_async_callback(dns.close)
     await dns.start()
-    parts: list[Part] = [PolicyPart(network, dns.own_services), ServicePart(network, dns.own_services)]
+    parts: list[Part] = [PolicyPart(network, dns.own_services), ServicePart(network, dns.own_services), AnnouncePart(network)]
     for part in parts:
         stack.push_async_callback(part.close)
         await part.start()
