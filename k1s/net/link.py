@@ -171,10 +171,12 @@ def ensure_link(name: str, kind: str, *, mtu: int = 0, mac: str = "", addresses:
         index = index_of(name)
         if index is None:
             raise LinkError(f"link {name} vanished while it was made")
-        wanted = link_message(index, up=True)
-        wanted += number(IFLA_MTU, mtu) if mtu else b""
-        wanted += attribute(IFLA_ADDRESS, packed_mac(mac)) if mac else b""
-        route.change(SET_LINK, wanted)
+        found = link_of(route, index)
+        wanted = number(IFLA_MTU, mtu) if mtu not in (0, found.mtu) else b""
+        wanted += attribute(IFLA_ADDRESS, packed_mac(mac)) if mac not in ("", found.mac) else b""
+        # Only what differs: the kernel tells everybody of every change, ourselves too.
+        if wanted or not found.up:
+            route.change(SET_LINK, link_message(index, up=True) + wanted)
         for address in addresses:
             add_address(route, index, address)
         return index

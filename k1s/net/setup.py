@@ -11,7 +11,7 @@ from pathlib import Path
 
 from k1s.net import hostport, link, masquerade, names, route, sysctl
 from k1s.net.cni.node import PodNetwork
-from k1s.net.family import Network, family_of
+from k1s.net.family import Network
 from k1s.net.ipam import Ipam
 from k1s.net.nft import Nft
 from k1s.net.route import Route
@@ -30,16 +30,26 @@ def sysctl_memory(state_dir: Path) -> Path:
 
 
 async def open_network(
-    state_dir: Path, pod_ranges: Network | Sequence[Network], cluster_ranges: Sequence[Network], nft: Nft, *, mtu: int = 0
+    state_dir: Path,
+    pod_ranges: Network | Sequence[Network],
+    cluster_ranges: Sequence[Network],
+    nft: Nft,
+    *,
+    mtu: int = 0,
+    bridge: bool = True,
 ) -> PodNetwork:
-    """Make or take over the node's bridge and tables; pods can be wired when this returns. `mtu` 0: the uplink's."""
+    """Make or take over the node's bridge and tables; pods can be wired when this returns. `mtu` 0: the uplink's.
+
+    `bridge` False: pods belong to another CNI plugin, which masquerades and opens host ports itself.
+    """
     ranges = tuple(pod_ranges) if isinstance(pod_ranges, Sequence) else (pod_ranges,)
     ipam = Ipam(state_dir / "addresses", *ranges)
-    network = PodNetwork(ipam=ipam, nft=nft, bridge=0, bridge_mac=_bridge_mac(ipam), mtu=mtu)
+    network = PodNetwork(ipam=ipam, nft=nft, bridge=0, bridge_mac=_bridge_mac(ipam), mtu=mtu, foreign=not bridge)
     await network.in_thread(lambda: _prepare(network, sysctl_memory(state_dir)))
     await write_rules(network, cluster_ranges)
-    # Only now: the rules that keep pods from the host's loopback stand (see hostport).
-    await network.in_thread(lambda: sysctl.write(_ROUTE_LOCALNET))
+    if bridge:
+        # Only now: the rules that keep pods from the host's loopback stand (see hostport).
+        await network.in_thread(lambda: sysctl.write(_ROUTE_LOCALNET))
     return network
 
 
@@ -50,7 +60,15 @@ def _prepare(network: PodNetwork, memory: Path) -> None:
     sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
     if any(pods.version == 6 for pods in network.ipam.networks):
         _forward_ipv6(memory)
-    ensure_bridge(network)
+    if not network.foreign:
+        ensure_bridge(network)
+    elif not ipam_in_use(network):
+        link.delete(names.BRIDGE)
+
+
+def ipam_in_use(network: PodNetwork) -> bool:
+    """Pods that k1s wired itself still run: their bridge must stay until they end."""
+    return bool(network.ipam.attachments())
 
 
 def _forward_ipv6(memory: Path) -> None:
@@ -109,9 +127,20 @@ def service_link(network: PodNetwork, service_ranges: Sequence[Network], address
 
 async def write_rules(network: PodNetwork, cluster_ranges: Sequence[Network]) -> None:
     """Masquerading and host ports, at start and after somebody flushed them."""
-    families = [family_of(pods) for pods in network.ipam.networks]
+    if network.foreign and not ipam_in_use(network):
+        await network.nft.run("".join(f"add table {table}\ndelete table {table}\n" for table in _tables(network)))
+        return
     await masquerade.apply(network.nft, network.ipam.networks, cluster_ranges)
-    await network.nft.run(hostport.plan(network.ipam.attachments(), families))
+    await network.nft.run(hostport.plan(network.ipam.attachments(), network.families))
+
+
+def tables(network: PodNetwork) -> list[str]:
+    """The nftables tables that must be there, as `ip k1s-masq`."""
+    return [] if network.foreign else _tables(network)
+
+
+def _tables(network: PodNetwork) -> list[str]:
+    return [f"{family.name} {table}" for table in (names.MASQUERADE_TABLE, names.HOSTPORT_TABLE) for family in network.families]
 
 
 def _bridge_mac(ipam: Ipam) -> str:

@@ -23,8 +23,8 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parent))
 import netlab
 
-from k1s.agent.network import app as network
 from k1s.agent.config import AgentConfig
+from k1s.agent.network import app as network
 from k1s.api.catalog import Resource
 from k1s.base.clock import REAL_CLOCK
 from k1s.base.metrics import Registry
@@ -59,6 +59,7 @@ class NoSandboxes:
 
 def make_agent(config: AgentConfig, runtime: Any = None) -> Any:
     agent = SimpleNamespace(config=config, node_name="node-a", node_ip="192.0.2.1", clock=REAL_CLOCK, metrics=Registry())
+    agent.node_ips, agent.address_handlers = ("192.0.2.1",), []
     agent.informers, agent.runtime = StoreInformers(), runtime or NoSandboxes()
     agent.states = []
     agent.set_ready = lambda part, why="": agent.states.append((part, why))
@@ -168,7 +169,7 @@ def test_from_pod_range_to_service_and_dns(config: AgentConfig) -> None:
                 agent.informers.put("Service", service("web", "10.143.0.7"))
                 async with running(agent):
                     assert agent.states[0][1] == "the node has no pod range (spec.podCIDR) yet"
-                    assert agent.states[-1] == ("network", "")
+                    assert agent.states[-2:] == [("pod network", ""), ("network", "")]
                     address = await wire(config, "c1", one)
                     await wire(config, "c2", two)
                     servers.start(one, "one")

@@ -3,8 +3,9 @@
 Owns: their order, and keeping them alive together. Called by: agent.app as a part; `install_cni` also by packaging and tests.
 Never does: the work itself (k1s/net). With the fake runtime nothing is put on the host.
 
-Order: the Node's pod range > bridge and rules > addresses of sandboxes that died meanwhile > the parts > CNI socket >
-conflist. The conflist comes last because containerd takes pods once it sees one.
+Order: the Node's pod ranges > bridge and rules > addresses of sandboxes that died meanwhile > the parts > CNI socket >
+conflist. The conflist comes last because containerd takes pods once it sees one. With the backend `none` the pods' links are
+another CNI plugin's, which the user installs; Services, DNS and policies are k1s's all the same.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
 from k1s.agent.network.announce import AnnouncePart
 from k1s.agent.network.dns import DnsPart
+from k1s.agent.network.overlay import OverlayPart
 from k1s.agent.network.policy import PolicyPart
 from k1s.agent.network.services import ServicePart
 from k1s.agent.network.state import NetworkError, NodeNetwork, Part
 from k1s.agent.service_watch import ServiceWatch
 from k1s.api.catalog import builtin
 from k1s.base.tasks import Supervisor
-from k1s.net import setup
+from k1s.net import setup, underlay
 from k1s.net.cni import delete, install
 from k1s.net.cni.service import CniService
-from k1s.net.family import Network
+from k1s.net.family import Network, parse_network
 from k1s.net.monitor import Monitor, present
-from k1s.net.names import HOSTPORT_TABLE, MASQUERADE_TABLE
 from k1s.net.nft import Nft
+from k1s.net.overlay import plan
 from k1s.net.proxy.table import Ranges
 
 Object = dict[str, Any]
 _PART = "network"
-_TABLES = [f"ip {name}" for name in (MASQUERADE_TABLE, HOSTPORT_TABLE)]
 _log = logging.getLogger("k1s.agent.network")
 
 
@@ -57,16 +58,19 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
         ready()
         await asyncio.get_running_loop().create_future()
     agent.set_ready(_PART, "the node has no pod range (spec.podCIDR) yet")
-    pod_range = await _pod_range(agent)
+    backend = _backend(agent.config)
+    pod_ranges = await _pod_ranges(agent)
     services = ServiceWatch(agent.informers)
     async with AsyncExitStack() as stack:
         nft = Nft()
         stack.push_async_callback(nft.close)
-        ranges = _ranges(agent.config, pod_range)
-        pods = await setup.open_network(_state_dir(agent.config), pod_range, ranges.cluster_pods, nft)
+        ranges = _ranges(agent.config, pod_ranges)
+        host = await asyncio.to_thread(underlay.look, agent.node_ip)
+        mtu = underlay.pod_mtu(host, backend, agent.node_ip)
+        pods = await setup.open_network(
+            _state_dir(agent.config), pod_ranges, ranges.cluster_pods, nft, mtu=mtu, bridge=backend != plan.NONE
+        )
         network = NodeNetwork(agent, nft, pods, ranges, services)
-        dns_address = agent.config.cluster_dns
-        await pods.in_thread(lambda: setup.service_link(pods, ranges.services, [dns_address]))
         await _release_dead(network)
         await services.start()
         agent.metrics.gauge("k1s_pod_addresses", "Pod addresses in use on this node", read=lambda: len(pods.ipam.attachments()))
@@ -76,6 +80,9 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
 
 async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part]:
     """The parts in their order, each with its rules in the kernel before the next."""
+    overlay = OverlayPart(network)
+    stack.push_async_callback(overlay.close)
+    await overlay.start()
     dns = DnsPart(network)
     stack.push_async_callback(dns.close)
     await dns.start()
@@ -83,7 +90,7 @@ async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part
     for part in parts:
         stack.push_async_callback(part.close)
         await part.start()
-    return [dns, *parts]
+    return [overlay, dns, *parts]
 
 
 async def _serve(network: NodeNetwork, parts: list[Part], ready: Callable[[], None]) -> None:
@@ -92,8 +99,9 @@ async def _serve(network: NodeNetwork, parts: list[Part], ready: Callable[[], No
     monitor = Monitor()
     await monitor.start(network.nft)
     try:
-        await cni.start(agent.config.cni_socket)
-        install_cni(agent.config)
+        if agent.config.network_backend != plan.NONE:
+            await cni.start(agent.config.cni_socket)
+            install_cni(agent.config)
         async with Supervisor() as tasks:
             for part in parts:
                 tasks.spawn(type(part).__name__, part.follow())
@@ -107,7 +115,7 @@ async def _serve(network: NodeNetwork, parts: list[Part], ready: Callable[[], No
 
 async def _repair(network: NodeNetwork, monitor: Monitor, parts: list[Part]) -> None:
     """Somebody flushed or changed our tables: write them again. At most once a second, so that two such programs do not race."""
-    tables = [*_TABLES, *(table for part in parts for table in part.tables)]
+    tables = [*setup.tables(network.pods), *(table for part in parts for table in part.tables)]
     while True:
         if not await monitor.wait() and await present(network.nft, tables):
             continue
@@ -129,8 +137,20 @@ def _state_dir(config: AgentConfig) -> Path:
     return config.agent_dir / "network"
 
 
-def _ranges(config: AgentConfig, pod_range: Network) -> Ranges:
-    return Ranges((pod_range,), _networks("cluster-cidr", config.cluster_cidr), _networks("service-cidr", config.service_cidr))
+def _backend(config: AgentConfig) -> str:
+    backend = config.network_backend
+    if backend == plan.WIREGUARD:
+        raise NetworkError("--network-backend wireguard does not work yet: use vxlan, host-gw or none")
+    if backend not in plan.BACKENDS:
+        raise NetworkError(f"--network-backend {backend} is not known: use vxlan, host-gw or none")
+    return backend
+
+
+def _ranges(config: AgentConfig, pod_ranges: tuple[Network, ...]) -> Ranges:
+    cluster = _networks("cluster-cidr", config.cluster_cidr)
+    # Another CNI plugin need not keep to the node's range: any pod may be one of ours.
+    here = cluster if config.network_backend == plan.NONE else pod_ranges
+    return Ranges(here, cluster, _networks("service-cidr", config.service_cidr))
 
 
 def _networks(flag: str, text: str) -> tuple[Network, ...]:
@@ -143,16 +163,17 @@ def _networks(flag: str, text: str) -> tuple[Network, ...]:
     return found
 
 
-async def _pod_range(agent: AgentContext) -> Network:
-    """The IPv4 range that the control plane gave this node; waits for it."""
+async def _pod_ranges(agent: AgentContext) -> tuple[Network, ...]:
+    """The ranges that the control plane gave this node, IPv4 first; waits for them."""
     node_informer = agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}")
-    given: asyncio.Future[Network] = asyncio.get_running_loop().create_future()
+    given: asyncio.Future[tuple[Network, ...]] = asyncio.get_running_loop().create_future()
 
     def changed(_: Object | None, node: Object | None) -> None:
         spec = (node or {}).get("spec") or {}
-        for text in spec.get("podCIDRs") or [spec.get("podCIDR")]:
-            if text and ":" not in text and not given.done():
-                given.set_result(ipaddress.ip_network(text))
+        texts = spec.get("podCIDRs") or [spec.get("podCIDR")]
+        found = [network for text in texts if (network := parse_network(text or "")) is not None]
+        if any(network.version == 4 for network in found) and not given.done():
+            given.set_result(tuple(sorted(found, key=lambda network: network.version)))
 
     node_informer.add_handler(changed)
     return await given

@@ -42,7 +42,8 @@ async def release_dead(network: PodNetwork, live: Collection[str]) -> list[Attac
     """Release what belongs to sandboxes that are not in `live`; returns what that was."""
     dead = network.ipam.dead(live)
     for attachment in dead:
-        await release(network, attachment)
+        async with network.turn(attachment.container_id):
+            await release(network, attachment)
     return dead
 
 

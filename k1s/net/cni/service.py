@@ -1,6 +1,6 @@
 """The agent's side of CNI: a unix socket that answers the shim.
 
-Owns: the socket (0600), the bound on calls, and one call at a time per sandbox. Called by: agent.network.app.
+Owns: the socket (0600), the bound on calls; one call at a time per sandbox. Called by: agent.network.app.
 Never does: the work of a call (add, delete, check).
 
 Bounds: 8 calls run at once, 128 more wait; beyond that a call is told to try again later (CNI code 11), which the runtime
@@ -34,7 +34,6 @@ class CniService:
         self._network = network
         self._slots = asyncio.Semaphore(RUNNING)
         self._present = 0
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self, path: Path) -> None:
@@ -73,7 +72,7 @@ class CniService:
                 data = await _read(reader)
             request = call.decode(data)
             version = str(request.config.get("cniVersion") or version)
-            async with self._slots, _PerSandbox(self._locks, request.container_id):
+            async with self._slots, self._network.turn(request.container_id):
                 return call.encode(await self._run(request))
         except CniError as error:
             _log.warning("cni call failed: %s", error)
@@ -99,26 +98,6 @@ class CniService:
             case other:
                 raise CniError(call.INVALID_ENVIRONMENT, f"CNI_COMMAND {other!r} is not known")
         return None
-
-
-class _PerSandbox:
-    """A lock per sandbox that exists only while somebody holds or wants it."""
-
-    def __init__(self, locks: dict[str, tuple[asyncio.Lock, int]], key: str) -> None:
-        self._locks, self._key = locks, key
-
-    async def __aenter__(self) -> None:
-        lock, users = self._locks.get(self._key) or (asyncio.Lock(), 0)
-        self._locks[self._key] = (lock, users + 1)
-        await lock.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        lock, users = self._locks[self._key]
-        lock.release()
-        if users == 1:
-            del self._locks[self._key]
-        else:
-            self._locks[self._key] = (lock, users - 1)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

@@ -1,0 +1,169 @@
+"""Hearing that somebody took away or changed a link, address, route, neighbour or forwarding entry of k1s's.
+
+Owns: the subscription to route netlink's notifications (rtnetlink(7)) and telling what concerns k1s. Called by: agent.network.
+Never does: look at what there is, repair. The host's own addresses: see address_watch.
+Standard library only; costs nothing while nothing changes. Neighbours of other links, which change with all traffic, are held
+back in the kernel by a filter on the socket.
+
+Messages are only a reason to look; k1s's own changes are a reason too, and the look that follows finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from k1s.net import names
+from k1s.net.family import Network
+from k1s.net.link import IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, INFO_KIND, index_of
+from k1s.net.netlink import attributes, string
+from k1s.net.route import PROTOCOL
+
+_NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
+_GROUPS = (1, 3, 5, 7, 9, 11)  # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _DELETE_ADDRESS = 16, 17, 20, 21
+_NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR = 24, 25, 28, 29
+_RTA_DST, _MAIN = 1, 254
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+_RECEIVE_BUFFER = 1 << 20
+_MESSAGE = 1 << 16
+
+
+class RouteMonitor:
+    """As a context manager. `wait` returns when something of k1s's may be gone or different.
+
+    `is_pod_link` says whether a host end of a pod's pair (by name) should be there: those of pods that come and go are not told.
+    """
+
+    def __init__(self, ranges: Sequence[Network], is_pod_link: Callable[[str], bool] = lambda name: False) -> None:
+        self._ranges, self._is_pod_link = tuple(ranges), is_pod_link
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
+        )
+        self._own: set[int] = set()
+        self._uplink, self._uplink_mtu = 0, 0
+        self._changed = asyncio.Event()
+        # A burst of pods must not cost us messages.
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        self._socket.bind((0, 0))
+        self.refresh()
+        for group in _GROUPS:
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def __enter__(self) -> RouteMonitor:
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def refresh(self) -> None:
+        """Links of ours have (perhaps) been made anew: know their numbers."""
+        self._own = {index for name in names.LINKS if (index := index_of(name)) is not None}
+        self._attach_filter(index_of(names.VXLAN) or 0)
+
+    def follow_uplink(self, index: int, mtu: int) -> None:
+        """Changes of this link's size are told too."""
+        self._uplink, self._uplink_mtu = index, mtu
+
+    async def wait(self) -> None:
+        """Many changes at once are one."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def poke(self) -> None:
+        """Let `wait` return: something else is a reason to look."""
+        self._changed.set()
+
+    def _attach_filter(self, vxlan: int) -> None:
+        """Classic BPF: neighbour messages pass only where they are of the VXLAN device. Loads are in network order."""
+        kinds = [_swap16(kind) for kind in (_NEW_NEIGHBOUR, _DELETE_NEIGHBOUR)]
+        program = [
+            (0x28, 0, 0, 4),  # ldh [nlmsg_type]
+            (0x15, 1, 0, kinds[0]),  # a neighbour: to the third next
+            (0x15, 0, 2, kinds[1]),  # no neighbour: accept
+            (0x20, 0, 0, 16 + 4),  # ld [ndm_ifindex]
+            (0x15, 0, 1, _swap32(vxlan)),
+            (0x06, 0, 0, 0xFFFFFFFF),  # accept
+            (0x06, 0, 0, 0),  # drop
+        ]
+        code = b"".join(struct.pack("=HBBI", *step) for step in program)
+        buffer = ctypes.create_string_buffer(code)
+        filter_program = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._changed.set()
+                continue
+            offset = 0
+            while offset + 16 <= len(data):
+                size, kind = struct.unpack_from("=IH", data, offset)
+                if self._matters(kind, data[offset + 16 : offset + size]):
+                    self._changed.set()
+                offset += (max(size, 16) + 3) & ~3
+
+    def _matters(self, kind: int, body: bytes) -> bool:
+        if kind in (_NEW_LINK, _DELETE_LINK) and len(body) >= 16:
+            return self._link_matters(kind, body)
+        if kind in (_NEW_ADDRESS, _DELETE_ADDRESS) and len(body) >= 8:
+            return struct.unpack_from("=I", body, 4)[0] in self._own
+        if kind in (_NEW_ROUTE, _DELETE_ROUTE) and len(body) >= 12:
+            return self._route_matters(kind, body)
+        return kind in (_NEW_NEIGHBOUR, _DELETE_NEIGHBOUR)
+
+    def _link_matters(self, kind: int, body: bytes) -> bool:
+        (index,) = struct.unpack_from("=i", body, 4)
+        fields = dict(attributes(body[16:]))
+        name = string(fields.get(IFLA_IFNAME, b""))
+        if names.is_veth(name):
+            return self._is_pod_link(name)
+        if index == self._uplink:
+            mtu = struct.unpack("=I", fields[IFLA_MTU])[0] if IFLA_MTU in fields else self._uplink_mtu
+            return bool(mtu != self._uplink_mtu)
+        if name in names.LINKS or index in self._own:
+            return True
+        # Somebody else's tunnel may have stood in our device's way.
+        info = dict(attributes(fields.get(IFLA_LINKINFO, b"")))
+        return kind == _DELETE_LINK and string(info.get(INFO_KIND, b"")) == "vxlan"
+
+    def _route_matters(self, kind: int, body: bytes) -> bool:
+        family, prefix, table, protocol = body[0], body[1], body[4], body[5]
+        if table != _MAIN:
+            return False
+        if protocol == PROTOCOL:
+            return kind == _DELETE_ROUTE
+        destination = dict(attributes(body[12:])).get(_RTA_DST)
+        version = 4 if family == socket.AF_INET else 6
+        if destination is None or kind != _NEW_ROUTE:
+            return False
+        # Somebody's own route into our ranges may have replaced one of ours.
+        number = int.from_bytes(destination, "big")
+        return any(
+            network.version == version
+            and prefix >= network.prefixlen
+            and number >> (network.max_prefixlen - network.prefixlen)
+            == int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+            for network in self._ranges
+        )
+
+
+def _swap16(value: int) -> int:
+    return socket.htons(value)
+
+
+def _swap32(value: int) -> int:
+    return socket.htonl(value)

@@ -1,0 +1,97 @@
+"""The host's own network, below that of the pods: which link leads to other hosts, its size, and what clashes with pods' ranges.
+
+Owns: Underlay and the judgement of it. Called by: agent.network.overlay. Never does: change anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from k1s.net import link, names, route
+from k1s.net.family import Network
+from k1s.net.link import Link
+from k1s.net.overlay import plan
+
+# IPv6's least (RFC 8200, section 5), which IPv4 gets too: below it DNS answers and TLS handshakes begin to fail.
+LEAST_POD_MTU = 1280
+DEFAULT_MTU = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """`uplink` holds the node's address, or else the default route; `networks` are the host's own, each with address and link."""
+
+    uplink: Link | None
+    networks: tuple[tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, str], ...]
+
+    @property
+    def mtu(self) -> int:
+        return self.uplink.mtu if self.uplink is not None else DEFAULT_MTU
+
+    def on_link(self) -> list[tuple[Network, str]]:
+        """Networks with room for a next hop."""
+        return [(a.network, name) for a, name in self.networks if a.network.prefixlen < a.network.max_prefixlen]
+
+
+def look(node_ip: str) -> Underlay:
+    """In a worker thread."""
+    by_index = {found.index: found for found in link.links()}
+    networks = []
+    holder: Link | None = None
+    for held in link.all_addresses():
+        owner = by_index.get(held.index)
+        if owner is None or owner.name == "lo" or owner.name in names.LINKS:
+            continue
+        address = ipaddress.ip_interface(f"{held.address}/{held.prefix}")
+        if address.is_link_local or address.is_loopback:
+            continue
+        networks.append((address, owner.name))
+        if held.address == node_ip:
+            holder = owner
+    family = socket.AF_INET6 if ":" in node_ip else socket.AF_INET
+    return Underlay(holder or route.uplink(family), tuple(sorted(networks, key=lambda pair: (pair[1], str(pair[0])))))
+
+
+def pod_mtu(underlay: Underlay, backend: str, node_ip: str) -> int:
+    return underlay.mtu - plan.overhead(backend, 6 if ":" in node_ip else 4)
+
+
+def faults(underlay: Underlay, backend: str, node_ip: str, pods: Iterable[Network], services: Iterable[Network]) -> list[str]:
+    """What makes this host unfit, each with what to do about it."""
+    found = [*_clashes(underlay, "pods", "cluster-cidr", pods), *_clashes(underlay, "services", "service-cidr", services)]
+    mtu = pod_mtu(underlay, backend, node_ip)
+    if mtu < LEAST_POD_MTU and underlay.uplink is not None:
+        spare = underlay.mtu - mtu
+        found.append(
+            f"the MTU of {underlay.uplink.name} is {underlay.mtu}, which leaves {mtu} for pods ({backend} takes {spare}); they "
+            f"need {LEAST_POD_MTU}: set it to {LEAST_POD_MTU + spare} or more (ip link set {underlay.uplink.name} mtu ...)"
+        )
+    return found
+
+
+def _clashes(underlay: Underlay, whose: str, flag: str, ranges: Iterable[Network]) -> list[str]:
+    """The host's own networks that lie in a range of the cluster. One that is wider is no clash: ours is more specific."""
+    return [
+        f"this host's {address} on {name} lies in the range of {whose}, {network}: give the host another network, or the "
+        f"cluster another range (--{flag} of a new server)"
+        for network in ranges
+        for address, name in underlay.networks
+        if address.version == network.version and (address.ip in network or _inside(address.network, network))
+    ]
+
+
+def _inside(inner: Network, outer: Network) -> bool:
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
+def covering(underlay: Underlay, ranges: Sequence[Network]) -> list[str]:
+    """The host's networks that are wider than a range of the cluster and contain it: worth a line in the log."""
+    return [
+        f"{address} on {name} contains {network}: hosts there with addresses of that range cannot be reached"
+        for network in ranges
+        for address, name in underlay.networks
+        if address.version == network.version and address.network.prefixlen < network.prefixlen and network[0] in address.network
+    ]
