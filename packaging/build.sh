@@ -2,7 +2,7 @@
 # Builds dist/k1s: one file that runs on a host without Python. A shell header, then a tar.gz of a PyInstaller directory with
 # the programs that k1s starts. Called by: make build. Needs the virtual environment and .tools (packaging/prepare.sh run).
 #   PYTHON=...  another interpreter with k1s and its dependencies     K1S_TOOLS=...  another directory with bin/ and images/
-#   HELM=yes    put helm in as well
+#   HELM=yes    put helm in as well      TRAEFIK=yes    and the ingress controller's image (50 MB)
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -35,6 +35,7 @@ for name in $programs; do install -m 755 "$(find_program "$name")" $tree/bin/; d
 install -m 755 "$tools/bin/kubectl" "$tools/bin/k1s-cni" $tree/bin/
 [ "${HELM:-no}" = no ] || install -m 755 "$tools/bin/helm" $tree/bin/
 install -m 644 "$tools/images/pause.tar" $tree/images/
+[ "${TRAEFIK:-no}" = no ] || install -m 644 "$tools/addons/traefik.tar" $tree/images/
 # Found under its usual name; what it needs lies beside it (k1s.spec).
 ln -s ../_internal/libnftables.so.1 $tree/bin/libnftables.so.1
 install -m 644 "$("$python" -c 'from k1s.api import definitions; print(definitions.path())')" $tree/definitions.json

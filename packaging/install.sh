@@ -9,7 +9,8 @@ data=${K1S_DATA_DIR:-/var/lib/k1s}
 
 # The images that a machine without a registry needs; the agent imports what it finds there.
 mkdir -p "$data/agent/images" /run/k1s
-for image in .tools/images/*.tar; do
+for image in .tools/images/*.tar .tools/addons/*.tar; do
+    [ -e "$image" ] || continue
     target="$data/agent/images/$(basename "$image")"
     cmp -s "$image" "$target" || { cp "$image" "$target.partial" && mv "$target.partial" "$target"; }
 done

@@ -67,6 +67,17 @@ if [ ! -x $tools/bin/kubectl ] || [ ! -x $tools/bin/helm ]; then
     .venv/bin/python packaging/fetch_clients.py $tools/bin
 fi
 [ "$goal" != check ] || exit 0
+# The ingress controller of the add-on "traefik"; 50 MB, so it lies beside the images that every node needs. k1s runs without it.
+mark="$tools/addons/traefik-$(stamp packaging/fetch_traefik.py)"
+if [ ! -e "$mark" ]; then
+    say "fetching traefik"
+    if .venv/bin/python packaging/fetch_traefik.py $tools/addons/traefik.tar; then
+        rm -f $tools/addons/traefik-[0-9]*
+        touch "$mark"
+    else
+        say "traefik cannot be had here; k1s will leave that add-on out"
+    fi
+fi
 # Else the first start would compile, which takes 2 s; also where PYTHONDONTWRITEBYTECODE is set.
 .venv/bin/python -m compileall -q k1s
 

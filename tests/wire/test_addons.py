@@ -30,6 +30,7 @@ from k1s.storage.memory import MemoryStore
 Object = dict[str, Any]
 ADMIN = UserInfo("admin", ("system:masters", "system:authenticated"))
 
+OK = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ok}\n---\n"
 MAP = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{key: "{value}"}}\n'
 DEFINITION = """
 apiVersion: apiextensions.k8s.io/v1
@@ -212,7 +213,7 @@ async def test_skip_neither_applies_nor_removes(rig: Rig) -> None:
     [
         ("a: [1\n", "document 1: while parsing a flow sequence, line 1"),
         (OK + "kind: ConfigMap\nmetadata: {name: x}\n", "document 2 (line 4): apiVersion: required"),
-        (OK + "a:\n\tb: 1\n", "line 5"),
+        (OK + "a:\n\tb: 1\n", "line 6"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: x}\n", "metadata.name: required"),
         ("apiVersion: v1\nkind: ConfigMap\nkind: Secret\nmetadata: {name: x}\n", 'duplicate field "kind"'),
         ("- 1\n", "document 1 (line 1): not an object"),

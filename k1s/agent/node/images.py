@@ -21,6 +21,8 @@ from k1s.cri.errors import RuntimeFailure
 
 log = logging.getLogger("k1s.agent.images")
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+# The node is Ready before larger archives are in: pods that need them wait, and are told.
+_SMALL = 16 * 1024 * 1024
 
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
@@ -32,8 +34,9 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     importer = Importer(agent)
     with Inotify() as changes:
         changes.add(directory, CLOSE_WRITE | MOVED_TO)
-        await importer.sweep()
+        await importer.sweep(most=_SMALL)
         ready()
+        await importer.sweep()
         while True:
             await changes.read()
             await importer.sweep()
@@ -46,12 +49,17 @@ class Importer:
         self._agent = agent
         self._record = agent.config.agent_dir / "images.json"
 
-    async def sweep(self) -> None:
-        """Import every archive that is new or has changed. One that cannot be read is logged, and tried when it changes."""
+    async def sweep(self, most: int | None = None) -> None:
+        """Import every archive that is new or has changed, of at most so many bytes if `most` is given.
+
+        One that cannot be read is logged, and tried when it changes.
+        """
         known = await self._known()
         appeared = False
         for path in self._archives():
             state = path.stat()
+            if most is not None and state.st_size > most:
+                continue
             mark = f"{state.st_size}:{state.st_mtime_ns}"
             if known.get(path.name, {}).get("mark") == mark:
                 continue

@@ -17,6 +17,7 @@ from k1s.client.rest import RestClient
 from k1s.server.addons import definitions
 from k1s.server.addons.context import AddonContext, AddonSettings
 from k1s.server.addons.manifests import Manifests
+from k1s.server.addons.traefik.part import Traefik
 
 
 async def run(
@@ -33,4 +34,5 @@ async def run(
         tasks.spawn("addon-events", recorder.run())
         kinds = await definitions.install(context)
         manifests = Manifests(context, kinds["Addon"])
+        tasks.spawn("traefik", Traefik(context, manifests, kinds["HelmChartConfig"]).run())
         await tasks.start("manifests", manifests.run)

@@ -59,12 +59,12 @@ class Manifests:
         self.controller.watch(context.informers.informer(builtin("CustomResourceDefinition")), self._definition_changed)
 
     def offer(self, name: str, text: bytes | None) -> None:
-        """An add-on that k1s ships; None: it is not wanted, what it made goes."""
+        """An add-on that k1s ships, as JSON; None: it is not wanted, what it made goes."""
         self._held.discard(name)
         if text is None:
             self._shipped.pop(name, None)
         else:
-            self._shipped[name] = Source(name, f"(k1s) {name}", text)
+            self._shipped[name] = Source(name, f"(k1s) {name}", text, json=True)
         self.controller.add(name)
 
     def hold(self, name: str) -> None:

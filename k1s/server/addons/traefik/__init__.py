@@ -1,0 +1,1 @@
+"""k1s.server.addons.traefik: the packaged ingress controller; see docs/ARCHITECTURE.md."""
