@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from k1s.api.catalog import Catalog, Resource, builtin_catalog
+from k1s.api.catalog import Catalog, Resource, builtin, builtin_catalog
 from k1s.api.clone import clone
 from k1s.api.errors import ApiError
 from k1s.api.rules import missing_rules
@@ -48,6 +48,7 @@ async def ensure_defaults(
     written += await bootstrap.write(once, _absent)
     kept = [
         objects.kubernetes_service(config.service_cidr, port),
+        *await _dns_service(informers, config.cluster_dns),
         objects.extension_authentication(client_ca.decode(), request_header_ca.decode()),
     ]
     if ipaddress.ip_address(advertise_address).is_loopback:
@@ -59,6 +60,20 @@ async def ensure_defaults(
     if written:
         log.info("wrote %d default objects", written)
     return written
+
+
+async def _dns_service(informers: InformerFactory, address: str) -> list[Object]:
+    """None where a Service of somebody's has the address: it was free to take before there was one of this name."""
+    services = informers.informer(builtin("Service"))
+    await services.synced()
+    for service in services.list():
+        meta = service["metadata"]
+        if (service.get("spec") or {}).get("clusterIP") == address and meta["name"] != "kube-dns":
+            log.warning(
+                "service %s/%s has the cluster DNS address %s: no service kube-dns", meta["namespace"], meta["name"], address
+            )
+            return []
+    return objects.dns_service(address)
 
 
 class _Bootstrap:

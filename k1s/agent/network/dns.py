@@ -1,23 +1,32 @@
 """The cluster's DNS on this node.
 
-Owns: making the DNS server from the node's configuration; the Service that leads to it where port 53 was taken.
-Called by: network.app. Never does: answer (net.dns).
+Owns: making the DNS server from the node's configuration, what it follows, its metrics port, and the Service that leads to
+it where port 53 was taken. Called by: network.app. Never does: answer (net.dns).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from k1s.agent.network.dns_settings import DnsSettings
 from k1s.agent.network.state import NodeNetwork
 from k1s.agent.service_watch import service_of
 from k1s.api.catalog import builtin
+from k1s.base import http_server
+from k1s.base.http import Request, Response
+from k1s.base.metrics import CONTENT_TYPE, Registry
 from k1s.net.dns.forward import Forwarder
+from k1s.net.dns.hosts import HostTable
 from k1s.net.dns.metrics import DnsMetrics
 from k1s.net.dns.server import DnsServer
+from k1s.net.dns.settings import Settings
 
 Object = dict[str, Any]
+METRICS_PORT = 9153
+_log = logging.getLogger("k1s.agent.network")
 
 
 class DnsPart:
@@ -29,31 +38,58 @@ class DnsPart:
         agent = network.agent
         config = agent.config
         self._agent = agent
-        self._address = config.cluster_dns
+        self._addresses = [config.cluster_dns]
         metrics = DnsMetrics()
-        forwarder = Forwarder(config.resolv_conf, own_addresses=[config.cluster_dns], clock=agent.clock, metrics=metrics)
+        self._forwarder = Forwarder(config.resolv_conf, own_addresses=self._addresses, clock=agent.clock, metrics=metrics)
         self._server = DnsServer(
             network.services,
-            forwarder,
+            self._forwarder,
             domain=config.cluster_domain,
-            addresses=[config.cluster_dns],
+            addresses=self._addresses,
             reverse=[*network.ranges.services, *network.ranges.cluster_pods],
             metrics=metrics,
         )
         self.own_services: Mapping[str, tuple[Object, list[Object]]] = {}
-        metrics.register(agent.metrics)
-        informers = agent.informers
-        informers.informer(builtin("Service")).add_handler(lambda old, new: self._server.changed())
-        informers.informer(builtin("EndpointSlice")).add_handler(self._slice_changed)
+        self._registry = Registry()
+        metrics.register(agent.metrics, self._registry)
+        self._metrics_ports: list[http_server.Listener] = []
+        self._settings = DnsSettings(agent, frozenset(self._addresses), self._set, self._set_nodes)
 
     async def start(self) -> None:
         port = await self._server.start()
         # Only where port 53 itself could not be had: then the proxy leads there what is sent to it.
         if port != 53:
-            self.own_services = {"k1s.io/dns": dns_service(self._address, port)}
+            self.own_services = {f"k1s.io/dns-{n}": dns_service(address, port) for n, address in enumerate(self._addresses)}
+        informers = self._agent.informers
+        informers.informer(builtin("Service")).add_handler(lambda old, new: self._server.changed())
+        informers.informer(builtin("EndpointSlice")).add_handler(self._slice_changed)
+        self._settings.start()
+        for address in self._addresses:
+            await self._open_metrics(address)
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
         self._server.endpoints_changed([*service_of(old or {}), *service_of(new or {})])
+
+    def _set(self, settings: Settings) -> None:
+        self._forwarder.configure(settings.stubs, settings.upstreams)
+        self._server.resolver.overrides = settings.hosts
+        self._server.changed()
+
+    def _set_nodes(self, table: HostTable) -> None:
+        self._server.resolver.nodes = table
+        self._server.changed()
+
+    async def _open_metrics(self, address: str) -> None:
+        """Port 9153 of the Service kube-dns, where those who know CoreDNS look; the agent's own /metrics has the same."""
+        try:
+            self._metrics_ports.append(await http_server.listen(self._serve_metrics, host=address, port=METRICS_PORT, tls=None))
+        except OSError as error:
+            _log.warning("no DNS metrics on %s:%d: %s", address, METRICS_PORT, error.strerror or error)
+
+    async def _serve_metrics(self, request: Request) -> Response:
+        if request.path == "/metrics":
+            return Response(200, self._registry.exposition(), CONTENT_TYPE)
+        return Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
     async def follow(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -62,6 +98,8 @@ class DnsPart:
         return None
 
     async def close(self) -> None:
+        for port in self._metrics_ports:
+            await port.close()
         await self._server.stop()
 
 

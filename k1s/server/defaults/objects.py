@@ -1,4 +1,4 @@
-"""Default objects that are not roles: namespaces, priority classes, the service range, the `kubernetes` service.
+"""Default objects that are not roles: namespaces, priority classes, the service range, the services `kubernetes` and `kube-dns`.
 
 Owns: their content. Called by: bootstrap. Never does: write them.
 """
@@ -104,6 +104,44 @@ def kubernetes_endpoints(address: str, port: int) -> list[Object]:
             "addressType": f"IPv{ipaddress.ip_address(address).version}",
             "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
             "ports": ports,
+        },
+    ]
+
+
+def dns_service(address: str) -> list[Object]:
+    """The cluster's DNS as the Service that everybody looks for. Each node's agent serves the address itself, so that it is
+    its own endpoint."""
+    ports = (("dns", "UDP", 53), ("dns-tcp", "TCP", 53), ("metrics", "TCP", 9153))
+    listed = [{"name": name, "port": port, "protocol": protocol} for name, protocol, port in ports]
+    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    family = f"IPv{ipaddress.ip_address(address).version}"
+    meta: Object = {"name": "kube-dns", "namespace": "kube-system"}
+    spec: Object = {
+        "type": "ClusterIP",
+        "clusterIP": address,
+        "clusterIPs": [address],
+        "ipFamilies": [family],
+        "ipFamilyPolicy": "SingleStack",
+        "internalTrafficPolicy": "Cluster",
+        "sessionAffinity": "None",
+        "ports": [{**port, "targetPort": port["port"]} for port in listed],
+    }
+    skip = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {**meta, "labels": labels}, "spec": spec},
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {**meta, "labels": {**labels, **skip}},
+            "subsets": [{"addresses": [{"ip": address}], "ports": listed}],
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {**labels, "kubernetes.io/service-name": "kube-dns"}},
+            "addressType": family,
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "ports": listed,
         },
     ]
 

@@ -185,6 +185,7 @@ ROLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("kube-system", "extension-apiserver-authentication-reader"): (
         "core: configmaps (extension-apiserver-authentication) = read",
     ),
+    ("kube-system", "k1s:node-dns"): ("core: configmaps (k1s-dns kube-dns) = read",),
     ("kube-system", "system:controller:bootstrap-signer"): ("core: secrets = read",),
     ("kube-system", "system:controller:cloud-provider"): ("core: configmaps = create get list watch",),
     ("kube-system", "system:controller:token-cleaner"): ("core: secrets = delete get list watch", _EVENTS),
@@ -205,6 +206,7 @@ ROLE_BINDINGS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
         ("User:system:kube-controller-manager", "User:system:kube-scheduler"),
     ),
     ("kube-system", "k1s:load-balancer"): ("k1s:load-balancer", ("Group:system:nodes",)),
+    ("kube-system", "k1s:node-dns"): ("k1s:node-dns", ("Group:system:nodes",)),
     ("kube-system", "system::leader-locking-kube-controller-manager"): (
         "system::leader-locking-kube-controller-manager",
         (
