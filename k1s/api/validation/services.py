@@ -13,12 +13,14 @@ from k1s.api.errors import duplicate, forbidden_field, invalid_value, required, 
 from k1s.api.meta import Object
 from k1s.api.validation.object_meta import label_map
 from k1s.api.validation.rules import Errors, immutable, in_range, one_of, port, port_or_name, strings
+from k1s.api.validation.service_addresses import cluster_addresses, cluster_addresses_update
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _EXTERNAL = ("LoadBalancer", "NodePort")
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _ONLY_BALANCER = "may only be used when `type` is 'LoadBalancer'"
 _MAX_AFFINITY = 86400
+_KUBELET_PORT = 10250
 
 
 def _headless(spec: Object) -> bool:
@@ -36,6 +38,9 @@ def _ports(errs: Errors, spec: Object) -> None:
         at = f"spec.ports[{index}]"
         _port_name(errs, at, entry.get("name"), seen_names, needed=len(ports) > 1)
         port(errs, f"{at}.port", entry.get("port") or 0)
+        if entry.get("port") == _KUBELET_PORT and spec.get("type") == "LoadBalancer":
+            text = f"may not expose port {_KUBELET_PORT} externally since it is used by kubelet"
+            errs.append(invalid_value(at, entry["port"], text))
         one_of(errs, f"{at}.protocol", entry.get("protocol"), _PROTOCOLS, needed=True)
         if entry.get("targetPort") is not None:
             port_or_name(errs, f"{at}.targetPort", entry["targetPort"])
@@ -73,9 +78,6 @@ def _type(errs: Errors, spec: Object) -> None:
         errs.append(invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
     if kind != "ExternalName":
         return
-    for key in ("clusterIPs", "clusterIP", "ipFamilies", "ipFamilyPolicy"):
-        if spec.get(key) and not (key == "clusterIP" and spec.get("clusterIPs")):
-            errs.append(forbidden_field(f"spec.{key}", "may not be set for ExternalName services"))
     target = spec.get("externalName") or ""
     # A trailing dot makes it absolute, which is fine.
     if target:
@@ -100,25 +102,9 @@ def _affinity(errs: Errors, spec: Object) -> None:
 
 
 def _addresses(errs: Errors, spec: Object) -> None:
-    addresses = spec.get("clusterIPs") or []
-    if spec.get("clusterIP") and addresses and addresses[0] != spec["clusterIP"]:
-        errs.append(invalid_value("spec.clusterIPs", addresses, "first value must match `clusterIP`"))
-    if len(addresses) > 2:
-        errs.append(invalid_value("spec.clusterIPs", addresses, "may only hold up to 2 values"))
-    for index, address in enumerate(addresses):
-        if address == "None":
-            if len(addresses) > 1:
-                errs.append(invalid_value("spec.clusterIPs", addresses, "'None' must be the first and only value"))
-        elif address:
-            strings(errs, f"spec.clusterIPs[{index}]", address, names.ip_address)
-    policies = ("PreferDualStack", "RequireDualStack", "SingleStack")
-    one_of(errs, "spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), policies)
-    seen: set[str] = set()
-    for index, family in enumerate(spec.get("ipFamilies") or ()):
-        one_of(errs, f"spec.ipFamilies[{index}]", family, ("IPv4", "IPv6"), needed=True)
-        if family in seen:
-            errs.append(duplicate(f"spec.ipFamilies[{index}]", family))
-        seen.add(family)
+    found: Errors = []
+    cluster_addresses(found, spec)
+    errs += found
     for index, address in enumerate(spec.get("externalIPs") or ()):
         _unicast(errs, f"spec.externalIPs[{index}]", address)
 
@@ -157,6 +143,8 @@ def _traffic(errs: Errors, spec: Object) -> None:
     if spec.get("healthCheckNodePort") and not (kind == "LoadBalancer" and external == "Local"):
         text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         errs.append(invalid_value("spec.healthCheckNodePort", spec["healthCheckNodePort"], text))
+    elif kind == "LoadBalancer" and external == "Local":
+        port(errs, "spec.healthCheckNodePort", spec.get("healthCheckNodePort") or 0)
 
 
 def _balancer(errs: Errors, spec: Object) -> None:
@@ -188,29 +176,21 @@ def service(errs: Errors, obj: Object) -> None:
     _balancer(errs, spec)
 
 
+def _checks_health(spec: Object) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
 def service_update(errs: Errors, obj: Object, old: Object) -> None:
     service(errs, obj)
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
-    # To and from ExternalName the address comes and goes.
-    if "ExternalName" not in (spec.get("type"), before.get("type")):
-        _fixed(errs, spec, before, "clusterIPs", before.get("clusterIPs") or [before.get("clusterIP")])
-        _fixed(errs, spec, before, "ipFamilies", before.get("ipFamilies") or [])
+    cluster_addresses_update(errs, spec, before)
+    if _checks_health(spec) and _checks_health(before):
+        number = spec.get("healthCheckNodePort")
+        immutable(errs, "spec.healthCheckNodePort", number, before.get("healthCheckNodePort"))
     if spec.get("type") == before.get("type") == "LoadBalancer":
         new, was = spec.get("loadBalancerClass"), before.get("loadBalancerClass")
         if new != was:
             errs.append(invalid_value("spec.loadBalancerClass", new, "may not change once set"))
-
-
-def _fixed(errs: Errors, spec: Object, before: Object, key: str, was: list[Any]) -> None:
-    """The primary value of a list may not change; a second one may come and go."""
-    if not was or not was[0]:
-        return
-    now = spec.get(key) or ([spec["clusterIP"]] if key == "clusterIPs" and spec.get("clusterIP") else [])
-    if not now or not now[0]:
-        what = "clusterIP" if key == "clusterIPs" else "ipFamily"
-        errs.append(invalid_value(f"spec.{key}[0]", now, f"primary {what} can not be unset"))
-    elif now[0] != was[0]:
-        errs.append(invalid_value(f"spec.{key}[0]", now, "may not change once set"))
 
 
 def _endpoint_address(errs: Errors, at: str, address: Object) -> None:
