@@ -30,6 +30,7 @@ from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport
 from k1s.server.addons import app as addons
 from k1s.server.addons.context import AddonSettings
+from k1s.server.addresses import AddressFollower
 from k1s.server.agent_process import AgentProcess
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
@@ -124,6 +125,10 @@ async def _serve(
             )
             step("default objects")
             tasks.spawn("certificates", certificates.run(lambda: None))
+            if not config.advertise_address:
+                names, port = (host_name(), node_name), config.https_listen_port
+                follower = AddressFollower(certificates, client, server.informers, clock, names=names, address=address, port=port)
+                await tasks.start("addresses", follower.run)
             tasks.spawn("events-expiry", Expiry(store, clock, prefix="/registry/events/", ttl=EVENT_SECONDS).run(lambda: None))
             secret_tokens = security.secret_tokens(client, server.informers, ca=certificates.server_ca_pem)
             tasks.spawn("secret-tokens", secret_tokens.run(lambda: None))

@@ -76,6 +76,11 @@ async def _dns_service(informers: InformerFactory, address: str) -> list[Object]
     return objects.dns_service(address)
 
 
+async def ensure_endpoints(client: Client, informers: InformerFactory, address: str, port: int) -> None:
+    """The API server has another address: the endpoints of default/kubernetes say so. Raises ApiError."""
+    await _Bootstrap(client, informers).write(objects.kubernetes_endpoints(address, port), plan_content)
+
+
 class _Bootstrap:
     def __init__(self, client: Client, informers: InformerFactory) -> None:
         self._client, self._informers = client, informers
