@@ -1,7 +1,8 @@
 """Events: what `kubectl describe` tells the user.
 
 Owns: EventRecorder (queues, correlates and writes core/v1 Events). Called by: controllers, scheduler, agent.
-Never does: make its caller wait or fail. Bounds: QUEUE_SIZE events wait, more are dropped and counted; the correlator remembers
+Never does: make its caller wait or fail. Bounds: QUEUE_SIZE events wait (also for a server
+that is away), more are dropped and counted; the correlator remembers
 CACHE_SIZE event keys and as many objects (least recently used go first).
 Source: client-go tools/record: the same event again patches count and lastTimestamp; ten similar ones within ten minutes are
 told as one; an object may cause 25 events at once, then one every five minutes.
@@ -21,6 +22,7 @@ from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.clock import REAL_CLOCK, Clock, rfc3339
 from k1s.client.interface import Client, Object
+from k1s.client.servers import ServerAway
 
 log = logging.getLogger("k1s.client.events")
 
@@ -31,6 +33,7 @@ SIMILAR_SECONDS = 600.0
 SPAM_BURST = 25.0
 SPAM_SECONDS = 300.0
 MAX_MESSAGE = 1024
+AWAY_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -96,23 +99,27 @@ class EventRecorder:
     async def run(self) -> None:
         """Write queued events until cancelled."""
         while True:
-            await self._write(await self._queue.get())
+            event = await self._queue.get()
+            if self._allowed(event):
+                while not await self._write(event):
+                    # The queue fills meanwhile, and keeps what came first.
+                    await self._client.pause(AWAY_SECONDS)
+            else:
+                self.dropped += 1
             self._queue.task_done()
 
     async def flush(self) -> None:
         """Wait until everything queued so far is written (tests, orderly shutdown)."""
         await self._queue.join()
 
-    async def _write(self, event: Object) -> None:
-        if not self._allowed(event):
-            self.dropped += 1
-            return
+    async def _write(self, event: Object) -> bool:
+        """False: there is no server now."""
         key = self._key(event)
         try:
             seen = self._seen.get(key)
             if seen is not None and await self._count_up(seen, event):
                 self._seen.move_to_end(key)
-                return
+                return True
             reference = event["involvedObject"]
             namespace = reference.get("namespace") or "default"
             name = f"{reference['name']}.{int(self._clock.now() * 1e9):x}{os.urandom(2).hex()}"
@@ -121,9 +128,12 @@ class EventRecorder:
             )
             self._seen[key] = _Seen(name, namespace, event["firstTimestamp"], 1)
             _trim(self._seen)
+        except ServerAway:
+            return False
         except ApiError as error:
             # Events are best effort (as upstream); a namespace that is going away refuses them, for one.
             log.debug("event %s on %s not written: %s", event["reason"], event["involvedObject"].get("name"), error)
+        return True
 
     async def _count_up(self, seen: _Seen, event: Object) -> bool:
         """Patch the event that says the same; False if it has expired."""

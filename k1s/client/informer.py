@@ -22,6 +22,7 @@ from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.client.interface import ChangeHandler, Informer, Object
 from k1s.client.rest import RestClient
+from k1s.client.servers import ServerAway, TransportError
 from k1s.client.store import ObjectStore
 
 log = logging.getLogger("k1s.client.informer")
@@ -79,30 +80,41 @@ class WatchInformer:
 
     async def run(self) -> None:
         """Reflect until cancelled."""
-        failures = 0
+        failures = expired = 0
         while True:
             started = self._clock.monotonic()
             try:
                 if not self._version:
                     await self._relist()
                 await self._follow()
+                expired = 0
+            except ServerAway as error:
+                # No fault of the server that is back one day: `pause` ends then.
+                log.debug("%s: %s", self._resource.qualified, error)
+                await self._client.pause(RECONNECT.maximum)
+                continue
             except ApiError as error:
                 if error.code == 410 or is_ahead(error):
                     log.debug("%s: version %s is gone, listing again", self._resource.qualified, self._version)
                     self._version = ""
+                    expired += 1
+                    if expired == 1:
+                        continue
                 else:
+                    # A watch that worked and broke is worth a line only if the next try fails, too.
+                    broke = isinstance(error, TransportError) and self._clock.monotonic() - started >= HEALTHY_SECONDS
                     log.log(
-                        logging.WARNING if failures == 0 else logging.DEBUG,
+                        logging.WARNING if failures == 0 and not broke else logging.DEBUG,
                         "%s: cannot %s: %s",
                         self._resource.qualified,
                         "watch" if self._version else "list",
                         error,
                     )
             if self._clock.monotonic() - started >= HEALTHY_SECONDS:
-                failures = 0
+                failures = expired = 0
                 continue
             failures += 1
-            await self._clock.sleep(RECONNECT.delay(failures))
+            await self._client.pause(RECONNECT.delay(failures))
 
     async def _relist(self) -> None:
         # The first list may come out of the server's cache; after a 410 it must not be older than what we have seen.

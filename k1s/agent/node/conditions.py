@@ -24,6 +24,7 @@ from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.client.interface import STRATEGIC_MERGE_PATCH
+from k1s.client.servers import loudness
 from k1s.cri.errors import RuntimeFailure
 from k1s.cri.runtime import Version
 
@@ -64,6 +65,7 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
             changed.set()
 
     agent.readiness_handlers.append(changed.set)
+    agent.address_handlers.append(lambda _: changed.set())
     agent.heartbeat_handlers.append(beat.set)
     agent.images.on_appeared(changed.set)
     agent.informers.informer(builtin("Node"), field_selector=f"metadata.name={agent.node_name}").add_handler(seen)
@@ -79,8 +81,8 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
             ready()
         except ApiError as error:
             failures += 1
-            log.warning("node %s: status not told: %s", agent.node_name, error)
-            await agent.clock.sleep(_RETRY.delay(failures))
+            log.log(loudness(error), "node %s: status not told: %s", agent.node_name, error)
+            await agent.client.pause(_RETRY.delay(failures))
             continue
         due = agent.clock.monotonic() + AT_LEAST_EVERY
         while not changed.is_set() and agent.clock.monotonic() < due:
@@ -120,7 +122,7 @@ async def _tell(agent: AgentContext, told: Object, health: _Health) -> Object:
         version, images = None, []  # `health` says so already
     status = info.status(
         agent.node_name,
-        agent.node_ip,
+        agent.node_ips,
         agent.config,
         agent.machine,
         version or Version("containerd", "", "v1"),
@@ -139,7 +141,7 @@ async def _tell(agent: AgentContext, told: Object, health: _Health) -> Object:
     if extended:
         patch["allocatable"] = {**status["allocatable"], **extended}
     if patch.get("addresses") and told.get("addresses"):
-        # Merged by type: the old address of a type is replaced, so nothing is left over.
+        # Merged by type, of which a node with two families has one twice: the whole list is replaced.
         patch["addresses"] = [*patch["addresses"], {"$patch": "replace"}]
     await agent.client.patch(
         builtin("Node"), agent.node_name, "", {"status": patch}, content_type=STRATEGIC_MERGE_PATCH, subresource="status"

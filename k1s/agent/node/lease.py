@@ -15,6 +15,7 @@ from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.base.clock import rfc3339_micro
+from k1s.client.servers import loudness
 
 log = logging.getLogger("k1s.agent.node")
 
@@ -39,11 +40,11 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
                 agent.removed.set()
                 await asyncio.get_running_loop().create_future()
             if failures == 1 and not removed:
-                log.warning("node %s: lease not renewed: %s", agent.node_name, error)
+                log.log(loudness(error), "node %s: lease not renewed: %s", agent.node_name, error)
         ready()  # also without a lease: the node works, and the server will notice that it cannot be heard
         for handler in agent.heartbeat_handlers:
             handler()
-        await agent.clock.sleep(delay)
+        await agent.client.pause(delay)
 
 
 async def renew(agent: AgentContext) -> None:

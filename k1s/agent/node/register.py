@@ -16,6 +16,7 @@ from k1s.api import node_identity
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
+from k1s.client.servers import loudness
 
 log = logging.getLogger("k1s.agent.node")
 _RETRY = Backoff(initial=0.2, maximum=7.0, jitter=0.2)
@@ -35,8 +36,8 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
             if error.code in (401, 403, 422) and not removed:
                 raise  # waiting would not help
             failures += 1
-            log.warning("node %s: cannot register: %s", agent.node_name, error)
-            await agent.clock.sleep(_RETRY.delay(failures))
+            log.log(loudness(error), "node %s: cannot register: %s", agent.node_name, error)
+            await agent.client.pause(_RETRY.delay(failures))
     ready()
     await asyncio.get_running_loop().create_future()
 

@@ -21,6 +21,7 @@ from k1s.agent.volumes import manager as volumes
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
+from k1s.client.servers import loudness
 from k1s.cri.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -129,5 +130,5 @@ async def _delete(worker: PodWorker) -> None:
             if error.code in (404, 409):
                 return
             failures += 1
-            log.warning("%s: deleting the API object: %s", pod_ref(worker.pod), error)
-            await worker.agent.clock.sleep(_RETRY.delay(failures))
+            log.log(loudness(error), "%s: deleting the API object: %s", pod_ref(worker.pod), error)
+            await worker.agent.client.pause(_RETRY.delay(failures))

@@ -17,6 +17,7 @@ from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
 from k1s.client.interface import STRATEGIC_MERGE_PATCH, Client
+from k1s.client.servers import loudness
 
 log = logging.getLogger("k1s.agent.report")
 
@@ -112,8 +113,9 @@ class StatusReporter:
                         self._pending.pop(uid, None)  # deleted, or another pod of that name by now
                         return
                     failures += 1
-                    log.warning("status of pod %s/%s: %s", pod["metadata"]["namespace"], pod["metadata"]["name"], error)
-                    await self._clock.sleep(_RETRY.delay(failures))
+                    meta = pod["metadata"]
+                    log.log(loudness(error), "status of pod %s/%s: %s", meta["namespace"], meta["name"], error)
+                    await self._client.pause(_RETRY.delay(failures))
                     continue
                 failures = 0
                 # Somebody may have overruled us just before: then the next look finds the difference.

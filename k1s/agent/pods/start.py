@@ -170,14 +170,14 @@ class PodStarter:
         self, pod: Object, container: Object, step: StartContainer, observed: Observed, box: Sandbox, image: Image
     ) -> Object:
         agent = self._agent
-        ips = box.ips or ((agent.node_ip,) if agent.node_ip else ())
+        ips = box.ips or agent.node_ips
         mounted = await self.prepare(pod, ips)
         await agent.informers.informer(builtin("Service")).synced()
         machine = agent.machine
         sources = Sources(
             lookup=lambda kind, name: agent.objects.peek(kind, pod["metadata"]["namespace"], name),
             services=tuple(agent.informers.informer(builtin("Service")).list()),
-            host_ips=(agent.node_ip,) if agent.node_ip else (),
+            host_ips=agent.node_ips,
             pod_ips=ips,
             allocatable={"cpu": machine.cpus * 1000, "memory": machine.memory, "ephemeral-storage": machine.ephemeral_storage},
         )

@@ -48,7 +48,7 @@ class Ending:
 class NodeFacts:
     """What of the node stands in every pod's status."""
 
-    host_ip: str
+    host_ips: tuple[str, ...]
     runtime_name: str = "containerd"
 
 
@@ -185,12 +185,12 @@ def _has_initialized(pod: Object, statuses: dict[str, list[Object]]) -> bool:
 
 
 def _addresses(pod: Object, observed: Observed, status: Object, node: NodeFacts, old: Mapping[str, Any]) -> None:
-    if node.host_ip:
-        status["hostIP"] = node.host_ip
-        status["hostIPs"] = [{"ip": node.host_ip}]
+    if node.host_ips:
+        status["hostIP"] = node.host_ips[0]
+        status["hostIPs"] = [{"ip": ip} for ip in node.host_ips]
     sandbox = observed.sandbox
     if wants_host_network(pod):
-        ips = [node.host_ip] if node.host_ip and sandbox is not None else []
+        ips = list(node.host_ips) if sandbox is not None else []
     elif sandbox is not None and sandbox.ready:
         ips = list(sandbox.ips)
     else:

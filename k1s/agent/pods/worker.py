@@ -226,7 +226,7 @@ class PodWorker:
 
     def report(self, observed: Observed, *, terminating: bool = False) -> Object:
         """Compute the status and hand it to the reporter."""
-        node, pending = NodeFacts(self.agent.node_ip), self._resizer.pending
+        node, pending = NodeFacts(self.agent.node_ips), self._resizer.pending
         self.entry.status = status.build(
             self.pod,
             observed,

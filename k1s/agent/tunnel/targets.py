@@ -69,7 +69,7 @@ class Targets:
         except ValueError:
             raise TargetRefused(f"{target} is not an address and a port") from None
         agent = self._agent
-        if host in _LOOPBACK or host in agent.node_ip.split(","):
+        if host in _LOOPBACK or host in agent.node_ips:
             if port == agent.config.kubelet_port:
                 return _LOOPBACK[0], port
             if host not in _LOOPBACK and any(_declares(entry.pod, port) for entry in agent.pods):

@@ -20,6 +20,7 @@ from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
 from k1s.client.interface import Client
+from k1s.client.servers import ServerAway
 
 log = logging.getLogger("k1s.agent.objects")
 
@@ -128,13 +129,16 @@ class ObjectCache:
                     failures = 0  # the server ends a watch now and then
                     continue
                 failures += 1
-                await self._clock.sleep(_RECONNECT.delay(failures))
+                await self._client.pause(_RECONNECT.delay(failures))
+            except ServerAway as error:
+                entry.fault = str(error)
+                await self._client.pause(_RECONNECT.maximum)
             except ApiError as error:
                 failures += 1
                 entry.fault = str(error)
                 if error.code == 403 and not entry.known.is_set():
                     log.warning("%s %s/%s: %s", kind, namespace, name, error)
-                await self._clock.sleep(_RECONNECT.delay(failures))
+                await self._client.pause(_RECONNECT.delay(failures))
 
     def _put(self, key: Key, entry: _Entry, obj: Object | None) -> None:
         before = entry.obj

@@ -97,13 +97,13 @@ def _bytes(kind: str, obj: Object) -> dict[str, bytes]:
 
 def _downward(request: VolumeRequest, source: Object, mode: int) -> dict[str, FileContent]:
     out: dict[str, FileContent] = {}
-    machine, ip = request.agent.machine, request.agent.node_ip
+    machine = request.agent.machine
     allocatable = {"cpu": machine.cpus * 1000, "memory": machine.memory, "ephemeral-storage": machine.ephemeral_storage}
     for item in source.get("items") or []:
         try:
             if item.get("fieldRef"):
                 path = item["fieldRef"]["fieldPath"]
-                text = field_value(request.pod, path, host_ips=(ip,) if ip else (), pod_ips=request.pod_ips)
+                text = field_value(request.pod, path, host_ips=request.agent.node_ips, pod_ips=request.pod_ips)
             else:
                 first = containers(request.pod)[0]["name"]
                 text = resource_value(request.pod, first, item["resourceFieldRef"], allocatable)

@@ -259,7 +259,8 @@ async def test_restart_does_not_make_the_node_unready(tmp_path: Path) -> None:
 class _Client:
     """Takes patches as slowly and as badly as it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
+        self.pause = clock.sleep
         self.patches: list[Object] = []
         self.gate = asyncio.Event()
         self.failures: list[ApiError] = []
@@ -279,7 +280,8 @@ class _Client:
 
 
 async def test_reports_are_merged_ordered_and_retried() -> None:
-    client, clock = _Client(), VirtualClock()
+    clock = VirtualClock()
+    client = _Client(clock)
     reporter = StatusReporter(client, clock)  # type: ignore[arg-type]
     obj: Object = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": {"phase": "Pending"}}
     reporter.report(obj, {"phase": "Pending"})
@@ -310,7 +312,8 @@ def _conditions(ready: str) -> Object:
 @pytest.mark.parametrize("when", ["later", "earlier than our answer"])
 async def test_a_condition_that_somebody_overruled_is_told_again(when: str) -> None:
     """A node that was silent for a while has its pods set to not ready; back again, only its agent can set them right."""
-    client, clock = _Client(), VirtualClock()
+    clock = VirtualClock()
+    client = _Client(clock)
     client.gate.set()
     reporter = StatusReporter(client, clock)  # type: ignore[arg-type]
     obj: Object = {
