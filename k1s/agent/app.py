@@ -166,7 +166,8 @@ def make_context(
     return AgentContext(
         config=config,
         node_name=node_name,
-        node_ip=node_ip,
+        node_ip=node_ip.split(",")[0],
+        other_ips=tuple(part.strip() for part in node_ip.split(",")[1:]),
         client=client,
         informers=informers,
         clock=clock,

@@ -74,7 +74,7 @@ class AgentContext:
     @property
     def node_ips(self) -> tuple[str, ...]:
         """All addresses the Node has, the first of which is `node_ip`."""
-        return (self.node_ip, *self.other_ips)
+        return tuple(address for address in (self.node_ip, *self.other_ips) if address)
 
     @property
     def allocatable(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from k1s.net.overlay import plan
 # IPv6's least (RFC 8200, section 5), which IPv4 gets too: below it DNS answers and TLS handshakes begin to fail.
 LEAST_POD_MTU = 1280
 DEFAULT_MTU = 1500
+_IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 2  # linux/in6.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,44 @@ def look(node_ip: str) -> Underlay:
             holder = owner
     family = socket.AF_INET6 if ":" in node_ip else socket.AF_INET
     return Underlay(holder or route.uplink(family), tuple(sorted(networks, key=lambda pair: (pair[1], str(pair[0])))))
+
+
+def node_addresses(before: Sequence[str], versions: Sequence[int]) -> tuple[str, ...]:
+    """The addresses this node is known by, one a family. In a worker thread.
+
+    One that is still there stays, whatever else comes (another card, a VPN that takes the default route); one that has gone is
+    replaced by what the kernel would send from; while there is no other the last one is kept.
+    """
+    by_index = {found.index: found.name for found in link.links()}
+    usable = [
+        held.address
+        for held in link.all_addresses()
+        if held.stable and by_index.get(held.index, "lo") != "lo" and by_index[held.index] not in names.LINKS
+    ]
+    found = []
+    for version in versions:
+        old = next((a for a in before if (":" in a) == (version == 6)), "")
+        if old not in usable:
+            source = _source(version)
+            of_family = [a for a in usable if (":" in a) == (version == 6)]
+            # The first family is what the node cannot do without; the other one may come and go.
+            old = source or (of_family[0] if of_family else (old if version == versions[0] else ""))
+        found += [old] if old else []
+    return tuple(found)
+
+
+def _source(version: int) -> str:
+    """What packets to the world would come from, "" where there is no way out. Connecting a datagram socket sends nothing."""
+    family, target = (socket.AF_INET6, "2001:db8::1") if version == 6 else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            if version == 6:
+                # Not one of those that change every day (RFC 4941).
+                probe.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
+            probe.connect((target, 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 def pod_mtu(underlay: Underlay, backend: str, node_ip: str) -> int:

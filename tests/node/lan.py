@@ -66,6 +66,7 @@ class Agent(SimpleNamespace):
     informers: StoreInformers = field(default_factory=StoreInformers)
     events: FakeEvents = field(default_factory=FakeEvents)
     address_handlers: list[Callable[[str], None]] = field(default_factory=list)
+    readiness_handlers: list[Callable[[], None]] = field(default_factory=list)
     not_ready: dict[str, str] = field(default_factory=dict)
 
     @property

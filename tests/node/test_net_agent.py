@@ -59,7 +59,7 @@ class NoSandboxes:
 
 def make_agent(config: AgentConfig, runtime: Any = None) -> Any:
     agent = SimpleNamespace(config=config, node_name="node-a", node_ip="192.0.2.1", clock=REAL_CLOCK, metrics=Registry())
-    agent.node_ips, agent.address_handlers = ("192.0.2.1",), []
+    agent.node_ips, agent.address_handlers, agent.readiness_handlers = ("192.0.2.1",), [], []
     agent.informers, agent.runtime = StoreInformers(), runtime or NoSandboxes()
     agent.states = []
     agent.set_ready = lambda part, why="": agent.states.append((part, why))

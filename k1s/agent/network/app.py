@@ -20,6 +20,7 @@ from typing import Any
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
+from k1s.agent.network.address import AddressPart
 from k1s.agent.network.announce import AnnouncePart
 from k1s.agent.network.dns import DnsPart
 from k1s.agent.network.overlay import OverlayPart
@@ -80,7 +81,8 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
 
 async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part]:
     """The parts in their order, each with its rules in the kernel before the next."""
-    overlay = OverlayPart(network)
+    address, overlay = AddressPart(network), OverlayPart(network)
+    await address.start()
     stack.push_async_callback(overlay.close)
     await overlay.start()
     dns = DnsPart(network)
@@ -90,7 +92,7 @@ async def _start_parts(network: NodeNetwork, stack: AsyncExitStack) -> list[Part
     for part in parts:
         stack.push_async_callback(part.close)
         await part.start()
-    return [overlay, dns, *parts]
+    return [address, overlay, dns, *parts]
 
 
 async def _serve(network: NodeNetwork, parts: list[Part], ready: Callable[[], None]) -> None:

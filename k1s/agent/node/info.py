@@ -102,7 +102,7 @@ def new_node(name: str, config: AgentConfig, machine: Machine) -> Object:
 
 def status(
     name: str,
-    address: str,
+    addresses: Sequence[str],
     config: AgentConfig,
     machine: Machine,
     runtime: Version,
@@ -115,7 +115,7 @@ def status(
 ) -> Object:
     """The whole status; transition times of conditions come from `old`."""
     return {
-        "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+        "addresses": [*({"type": "InternalIP", "address": a} for a in addresses), {"type": "Hostname", "address": name}],
         "allocatable": quantities(config, machine),
         "capacity": quantities(config, machine),
         "conditions": conditions(not_ready, pressure, now, old.get("conditions") or []),

@@ -92,7 +92,7 @@ def run_status(given: Object) -> Any:
         _observed(given["pod"], given),
         _facts(given),
         NOW,
-        NodeFacts("192.0.2.1"),
+        NodeFacts(("192.0.2.1",)),
         old=given.get("old") or {},
         terminating=given.get("terminating", False),
         ending=Ending(**given["ending"]) if given.get("ending") else None,
@@ -164,7 +164,7 @@ def run_node(given: Object) -> Any:
         return {"NodeFault": str(error)}
     node["status"] = info.status(
         "node-a",
-        "192.0.2.1",
+        ("192.0.2.1",),
         config_,
         machine,
         Version("containerd", "1.6.20", "v1"),
