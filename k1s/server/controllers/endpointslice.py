@@ -1,14 +1,15 @@
 """EndpointSlice: the addresses behind every service with a selector.
 
-Watches: Services (own key), Pods (the services that select them), EndpointSlices (their service), Nodes (all services, when a
-zone changes). Owns: `plan` (pure): which slices to create, update and delete, changing as few as can be.
+Watches: Services (own key), Pods (the services that select them), EndpointSlices (their service), Nodes (all services when one
+comes, goes or changes its zone; those with topology-mode Auto also for readiness and CPUs).
+Owns: `plan` (pure): which slices to create, update and delete, changing as few as can be.
 Source: upstream k8s.io/endpointslice reconciler: slices of at most 100 endpoints, one group per set of ports.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,6 +19,7 @@ from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.client.expectations import Expectations
 from k1s.client.interface import Object
+from k1s.server.controllers import endpointslice_hints as hints
 from k1s.server.controllers import keys, pods, services
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch
 
@@ -25,8 +27,8 @@ SERVICE, POD, NODE, SLICE = builtin("Service"), builtin("Pod"), builtin("Node"),
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
-ZONE = "topology.kubernetes.io/zone"
 MAX_ENDPOINTS = 100
+NO_SHARES: Mapping[str, float] = {}
 
 
 @dataclass(slots=True)
@@ -36,8 +38,14 @@ class Plan:
     delete: list[Object] = field(default_factory=list)
 
 
-def plan(service: Object, members: Iterable[Object], existing: Sequence[Object], zone_of: Callable[[str], str]) -> Plan:
-    """`members`: pods the service selects. `existing`: its slices that we manage."""
+def plan(
+    service: Object,
+    members: Iterable[Object],
+    existing: Sequence[Object],
+    zone_of: Callable[[str], str],
+    shares: Mapping[str, float] = NO_SHARES,
+) -> Plan:
+    """`members`: pods the service selects. `existing`: its slices that we manage. `shares`: the zones' CPUs, for Auto."""
     out = Plan()
     members = list(members)
     if not services.has_endpoints(service) or meta.is_deleting(service):
@@ -47,7 +55,7 @@ def plan(service: Object, members: Iterable[Object], existing: Sequence[Object],
     out.delete = [s for s in existing if s.get("addressType") not in families]
     for family in families:
         mine = [s for s in existing if s.get("addressType") == family]
-        _plan_family(service, family, members, mine, zone_of, out)
+        _plan_family(service, family, members, mine, zone_of, shares, out)
     _recycle(out)
     return out
 
@@ -63,7 +71,13 @@ def _recycle(out: Plan) -> None:
 
 
 def _plan_family(
-    service: Object, family: str, members: list[Object], existing: list[Object], zone_of: Callable[[str], str], out: Plan
+    service: Object,
+    family: str,
+    members: list[Object],
+    existing: list[Object],
+    zone_of: Callable[[str], str],
+    shares: Mapping[str, float],
+    out: Plan,
 ) -> None:
     groups: dict[bytes, tuple[list[Object], list[Object]]] = {}
     for pod in members:
@@ -80,6 +94,10 @@ def _plan_family(
         # One empty slice says: this service is known, and has no endpoints.
         groups[_ports_key([])] = ([], [])
     for key, (ports, endpoints) in groups.items():
+        if hints.is_auto(service):
+            hints.balance(endpoints, shares)
+        else:
+            hints.distribute(service, endpoints)
         _fill(service, family, ports, endpoints, slices.pop(key, []), out)
     out.delete.extend(s for leftover in slices.values() for s in leftover)
 
@@ -191,12 +209,23 @@ class EndpointSliceController(Reconciler):
         return woken
 
     def _node_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
-        before, after = (meta.labels(node).get(ZONE) if node is not None else None for node in (old, new))
-        return [meta.key(s) for s in self.services.list() if services.has_endpoints(s)] if before != after else ()
+        before, after = (None if node is None else meta.labels(node).get(hints.ZONE, "") for node in (old, new))
+        if before != after:
+            return [meta.key(s) for s in self.services.list() if services.has_endpoints(s)]
+        if hints.weight(old) == hints.weight(new):
+            return ()
+        return [meta.key(s) for s in self.services.list() if services.has_endpoints(s) and hints.is_auto(s)]
 
     def _zone_of(self, name: str) -> str:
         node = self.nodes.get(name)
-        return meta.labels(node).get(ZONE, "") if node is not None else ""
+        return meta.labels(node).get(hints.ZONE, "") if node is not None else ""
+
+    def _members(self, service: Object) -> list[Object]:
+        """The pods that the service selects, but for those whose node is gone: they may run on, nobody knows."""
+        found = [pod for pod in self.pods.list(meta.namespace(service)) if services.selects(service, pod)]
+        if service["spec"].get("publishNotReadyAddresses"):
+            return found
+        return [pod for pod in found if self.nodes.get((pod.get("spec") or {}).get("nodeName") or "") is not None]
 
     async def reconcile(self, key: str) -> float | None:
         namespace, name = meta.split_key(key)
@@ -212,8 +241,8 @@ class EndpointSliceController(Reconciler):
             return None
         if pause := self.hold_back(key, sum(len(s.get("endpoints") or ()) for s in existing)):
             return pause
-        members = [pod for pod in self.pods.list(namespace) if services.selects(service, pod)]
-        todo = plan(service, members, existing, self._zone_of)
+        shares = hints.cpu_shares(self.nodes.list()) if hints.is_auto(service) else NO_SHARES
+        todo = plan(service, self._members(service), existing, self._zone_of, shares)
         if todo.create:
             self.expectations.expect_creations(key, len(todo.create))
         await asyncio.gather(

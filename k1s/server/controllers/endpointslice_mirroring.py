@@ -25,6 +25,8 @@ MANAGER = "endpointslicemirroring-controller.k8s.io"
 SKIP = "endpointslice.kubernetes.io/skip-mirror"
 LEADER = "control-plane.alpha.kubernetes.io/leader"
 MAX_PER_SUBSET = 1000
+# Annotations that speak of the Endpoints object itself.
+_OWN_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time")
 INDEX = "mirrored-endpoints"
 
 
@@ -40,18 +42,19 @@ def plan(endpoints: Object) -> list[Object]:
     reserved = (SERVICE_NAME, MANAGED_BY)
     labels = {k: v for k, v in meta.labels(endpoints).items() if k not in reserved}
     labels.update({SERVICE_NAME: meta.name(endpoints), MANAGED_BY: MANAGER})
+    annotations = {k: v for k, v in meta.annotations(endpoints).items() if k not in _OWN_ANNOTATIONS}
     for subset in endpoints.get("subsets") or ():
         ports = [{"name": p.get("name", ""), **p} for p in subset.get("ports") or ()]
-        addresses = [(a, True) for a in subset.get("addresses") or ()] + [
-            (a, False) for a in subset.get("notReadyAddresses") or ()
-        ]
+        addresses = [(a, True) for a in subset.get("addresses") or ()]
+        addresses += [(a, False) for a in subset.get("notReadyAddresses") or ()]
         for family in ("IPv4", "IPv6"):
-            mine = [(a, ready) for a, ready in addresses[:MAX_PER_SUBSET] if (":" in a["ip"]) == (family == "IPv6")]
+            mine = [(a, ready) for a, ready in addresses if (":" in a["ip"]) == (family == "IPv6")][:MAX_PER_SUBSET]
             if mine:
                 metadata = {
                     "generateName": f"{meta.name(endpoints)}-",
                     "namespace": meta.namespace(endpoints),
                     "labels": dict(labels),
+                    **({"annotations": dict(annotations)} if annotations else {}),
                     "ownerReferences": [meta.owner_reference(endpoints, ENDPOINTS)],
                 }
                 items = [_endpoint(a, ready) for a, ready in mine]
@@ -67,7 +70,7 @@ def _endpoint(address: Object, ready: bool) -> Object:
 
 
 def _content(s: Object) -> bytes:
-    fields = [s.get("addressType"), s.get("endpoints") or [], s.get("ports") or [], meta.labels(s)]
+    fields = [s.get("addressType"), s.get("endpoints") or [], s.get("ports") or [], meta.labels(s), meta.annotations(s)]
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from controllers_fake_api import Bench
 
+from k1s.server.controllers import endpointslice_hints as hints
 from k1s.server.controllers.endpointslice import EndpointSliceController, plan
 
 PORTS = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP", "appProtocol": "h2c"}]
@@ -113,6 +115,7 @@ def test_a_service_that_lost_its_selector_loses_its_slices() -> None:
 async def test_follows_pods_and_never_makes_a_slice_twice() -> None:
     async with Bench(EndpointSliceController) as bench:
         api = bench.api
+        api.add("Node", metadata={"name": "node1"})
         api.add("Service", metadata={"name": "s"}, spec=service()["spec"])
         await bench.settle()
         assert [s["endpoints"] for s in api.objects("EndpointSlice")] == [[]]
@@ -138,3 +141,103 @@ async def test_follows_pods_and_never_makes_a_slice_twice() -> None:
         await bench.settle()
         assert len(api.objects("EndpointSlice")) == 1
         api.release()
+
+
+async def test_endpoints_leave_with_their_node_and_follow_its_zone() -> None:
+    async with Bench(EndpointSliceController) as bench:
+        api = bench.api
+        api.add("Node", metadata={"name": "node1", "labels": {hints.ZONE: "a"}})
+        api.add("Service", metadata={"name": "s"}, spec=service(trafficDistribution="PreferClose")["spec"])
+        api.add("Pod", **pod(1))
+        await bench.settle()
+
+        def zones() -> list[Any]:
+            return [(e["zone"], e["hints"]["forZones"][0]["name"]) for e in api.objects("EndpointSlice")[0]["endpoints"]]
+
+        assert zones() == [("a", "a")]
+        api.set("Node", "node1", "", metadata={"labels": {hints.ZONE: "b"}})
+        await bench.settle()
+        assert zones() == [("b", "b")]
+        api.kill("Node", "node1", "")
+        await bench.settle()
+        assert zones() == []
+
+
+async def test_who_publishes_unready_pods_keeps_those_of_lost_nodes() -> None:
+    async with Bench(EndpointSliceController) as bench:
+        bench.api.add("Service", metadata={"name": "s"}, spec=service(publishNotReadyAddresses=True)["spec"])
+        bench.api.add("Pod", **pod(1))
+        await bench.settle()
+        assert len(bench.api.objects("EndpointSlice")[0]["endpoints"]) == 1
+
+
+def zone_by_node(node: str) -> str:
+    return {"node1": "a", "node2": "b", "node3": "c"}.get(node, "")
+
+
+def placed(number: int, node: str, **more: Any) -> dict[str, Any]:
+    found = pod(number, **more)
+    found["spec"]["nodeName"] = node
+    return found
+
+
+@pytest.mark.parametrize(
+    ("distribution", "want"),
+    [
+        ("PreferClose", {"forZones": [{"name": "a"}]}),
+        ("PreferSameZone", {"forZones": [{"name": "a"}]}),
+        ("PreferSameNode", {"forZones": [{"name": "a"}], "forNodes": [{"name": "node1"}]}),
+        (None, None),
+    ],
+)
+def test_traffic_distribution(distribution: str | None, want: Any) -> None:
+    members = [placed(1, "node1"), placed(2, "node1", ready=False)]
+    (made,) = plan(service(trafficDistribution=distribution), members, [], zone_by_node).create
+    assert [e.get("hints") for e in made["endpoints"]] == [want, None]
+    made["metadata"]["name"] = "s-1"
+    # Taken back when the Service no longer wants them.
+    (after,) = plan(service(), members, [made], zone_by_node).update if want else ({"endpoints": []},)
+    assert not any("hints" in e for e in after["endpoints"])
+
+
+def auto(members: list[Any], shares: dict[str, float]) -> list[Any]:
+    balanced = service(trafficDistribution="PreferSameNode")
+    balanced["metadata"]["annotations"] = {hints.MODE: "Auto"}
+    made = plan(balanced, members, [], zone_by_node, shares).create
+    return [(e["zone"], (e.get("hints") or {}).get("forZones", [{}])[0].get("name")) for s in made for e in s["endpoints"]]
+
+
+def test_topology_mode_auto_shares_endpoints_out_by_cpus() -> None:
+    halves = {"a": 0.5, "b": 0.5}
+    even = [placed(n, f"node{1 + n % 2}") for n in range(4)]
+    assert all(zone == hint for zone, hint in auto(even, halves))
+    # Three of four in one zone: one of them is for the other.
+    found = auto([placed(n, "node1") for n in range(3)] + [placed(9, "node2")], halves)
+    assert sorted(hint for _, hint in found) == ["a", "a", "b", "b"]
+    assert dict(found[-1:]) == {"b": "b"}
+    # A zone without its share of endpoints, or none at all known, means no hints.
+    for members, shares in (([placed(1, "node1")], halves), (even, {}), (even, {"a": 1.0})):
+        assert {hint for _, hint in auto(members, shares)} == {None}
+
+
+def test_zones_weigh_what_their_ready_workers_have() -> None:
+    def node(zone: str, cpu: str, ready: str = "True", **labels: str) -> dict[str, Any]:
+        status = {"conditions": [{"type": "Ready", "status": ready}], "allocatable": {"cpu": cpu}}
+        return {"metadata": {"name": zone, "labels": {hints.ZONE: zone, **labels}}, "status": status}
+
+    server = node("c", "64", **{"node-role.kubernetes.io/control-plane": "true"})
+    assert hints.cpu_shares([node("a", "3"), node("b", "500m"), node("b", "500m"), server]) == {"a": 0.75, "b": 0.25}
+    assert hints.cpu_shares([node("a", "3"), node("b", "1", "False")]) == {}
+    assert hints.cpu_shares([node("a", "3"), node("", "1")]) == {}
+
+
+def test_two_families_have_slices_of_their_own() -> None:
+    both = pod(1)
+    both["status"]["podIPs"].append({"ip": "fd00:42::2"})
+    todo = plan(service(ipFamilies=["IPv6", "IPv4"]), [both, pod(2)], [], no_zone)
+    found = {s["addressType"]: [e["addresses"][0] for e in s["endpoints"]] for s in todo.create}
+    assert found == {"IPv4": ["10.42.0.3", "10.42.0.4"], "IPv6": ["fd00:42::2"]}
+    existing = [{**s, "metadata": {**s["metadata"], "name": s["addressType"]}} for s in todo.create]
+    less = plan(service(ipFamilies=["IPv4"]), [both, pod(2)], existing, no_zone)
+    assert [s["metadata"]["name"] for s in less.delete] == ["IPv6"]
+    assert not less.update
