@@ -65,6 +65,9 @@ class JoinHandler:
         try:
             answer = await self._route(request)
         except ApiError as error:
+            user = request.context.get("user")
+            if user is not None:  # of strangers only the audit log speaks: they could fill this one
+                log.warning("%s from %s was refused: %s", user.name, request.remote, error.message)
             answer = Response(error.code, orjson.dumps(error.status()))
         answer.headers.append(("Date", formatdate(self._clock.now(), usegmt=True)))
         return answer

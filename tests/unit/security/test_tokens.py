@@ -1,309 +1,137 @@
-"""Service account tokens: what they say, when they stop working, and how they are asked for."""
+"""Tokens: their files, their rotation, and the ones that live in the cluster."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
+import stat
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k1s.api.clone import clone
+from k1s.api import bootstrap_token
+from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
 from k1s.base import pki
-from k1s.base.clock import VirtualClock, parse_rfc3339, rfc3339
-from k1s.base.http import Headers, PeerCertificate, Request
-from k1s.server.apiserver.attributes import ANONYMOUS, UserInfo
-from k1s.server.apiserver.authn import openid
-from k1s.server.apiserver.authn.app import Authenticator
-from k1s.server.apiserver.authn.jwt import InvalidToken, TokenKeys, peek
-from k1s.server.apiserver.authn.secret_tokens import SecretTokens
-from k1s.server.apiserver.authn.service_accounts import Bound, ServiceAccountTokens
-from k1s.server.apiserver.subresources.token import TokenHandler
+from k1s.base.clock import VirtualClock
+from k1s.server.config import ServerConfig
+from k1s.server.tokens import JoinTokens, load_tokens, rotate, secret_of
 
-ISSUER = "https://kubernetes.default.svc.cluster.local"
-KEY = pki.new_key()
-NAME = "system:serviceaccount:ns:sa"
+CA = b"the CA"
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
+def config(tmp_path: Path) -> ServerConfig:
+    return ServerConfig(data_dir=tmp_path)
 
 
-@pytest.fixture
-def tokens(informers: Any, clock: VirtualClock) -> ServiceAccountTokens:
-    informers.put("ServiceAccount", "sa", "ns")
-    informers.put("Pod", "p", "ns", spec={"serviceAccountName": "sa", "nodeName": "n"})
-    informers.put("Pod", "other", "ns", spec={"serviceAccountName": "default"})
-    informers.put("Node", "n")
-    return ServiceAccountTokens(TokenKeys([KEY]), informers, clock, issuer=ISSUER, audiences=("k1s",))
+def refused(tokens: JoinTokens, given: str) -> str:
+    with pytest.raises(ApiError) as caught:
+        tokens.check(given)
+    assert caught.value.code == 401
+    return caught.value.message
 
 
-def account(informers: Any) -> Any:
-    from k1s.api.catalog import builtin
-
-    return informers.informer(builtin("ServiceAccount")).get("sa", "ns")
-
-
-def issue(tokens: ServiceAccountTokens, informers: Any, **options: Any) -> str:
-    return tokens.issue(account(informers), **{"audiences": (), "seconds": 3600, **options})[0]
-
-
-POD = Bound("Pod", "p", "uid-pods-ns-p")
+def test_tokens_are_kept_private_and_survive_a_restart(config: ServerConfig) -> None:
+    first = load_tokens(config, CA)
+    assert load_tokens(config, CA) == first
+    assert first.startswith(f"K10{pki.ca_hash(CA)}::node:")
+    for name in ("node-token", "token"):
+        assert stat.S_IMODE((config.server_dir / name).stat().st_mode) == 0o600
+    given = load_tokens(replace(config, token="mine"), CA)
+    assert given.endswith("::node:mine")
+    assert load_tokens(config, CA) == given
 
 
-def test_claims_are_upstreams(tokens: ServiceAccountTokens, informers: Any, clock: VirtualClock) -> None:
-    node = Bound("Node", "n", "uid-nodes--n")
-    claims = peek(issue(tokens, informers, bound=POD, node=node, seconds=3607))
-    jti = claims.pop("jti")
-    now = int(clock.now())
-    assert claims == {
-        "aud": [ISSUER, "k1s"],
-        "exp": now + 365 * 86400,
-        "iat": now,
-        "iss": ISSUER,
-        "nbf": now,
-        "sub": NAME,
-        "kubernetes.io": {
-            "namespace": "ns",
-            "node": {"name": "n", "uid": "uid-nodes--n"},
-            "pod": {"name": "p", "uid": "uid-pods-ns-p"},
-            "serviceaccount": {"name": "sa", "uid": "uid-serviceaccounts-ns-sa"},
-            "warnafter": now + 3607,
-        },
-    }
-    assert len(jti) == 36
+@pytest.mark.parametrize("given", ["", "x", "node:", "K10::node:", "node:wrong", "abc.def", "abcdef.0123456789abcdef"])
+def test_tokens_that_are_not_ours(config: ServerConfig, informers: Any, given: str) -> None:
+    load_tokens(config, CA)
+    refused(JoinTokens(config, informers, VirtualClock()), given)
 
 
-def test_a_good_token_names_its_user(tokens: ServiceAccountTokens, informers: Any) -> None:
-    token = issue(tokens, informers, bound=POD, node=Bound("Node", "n", "uid-nodes--n"))
-    user, audiences = tokens.check(token)
-    assert user.name == NAME
-    assert user.uid == "uid-serviceaccounts-ns-sa"
-    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated")
-    prefix = "authentication.kubernetes.io/"
-    assert user.extra == {
-        f"{prefix}credential-id": (f"JTI={peek(token)['jti']}",),
-        f"{prefix}pod-name": ("p",),
-        f"{prefix}pod-uid": ("uid-pods-ns-p",),
-        f"{prefix}node-name": ("n",),
-        f"{prefix}node-uid": ("uid-nodes--n",),
-    }
-    assert audiences == (ISSUER, "k1s")
+def test_without_files_nothing_is_accepted(config: ServerConfig, informers: Any) -> None:
+    refused(JoinTokens(config, informers, VirtualClock()), "")
+    refused(JoinTokens(config, informers, VirtualClock()), "node:")
 
 
-async def test_a_token_expires(tokens: ServiceAccountTokens, informers: Any, clock: VirtualClock) -> None:
-    token = issue(tokens, informers, seconds=600)
-    tokens.check(token)
-    await clock.advance(650)
-    tokens.check(token)  # within the leeway for clocks that differ
-    await clock.advance(20)
-    with pytest.raises(InvalidToken, match="expired"):
-        tokens.check(token)
+def test_both_tokens_are_good_for_joining(config: ServerConfig, informers: Any) -> None:
+    node = load_tokens(config, CA)
+    tokens = JoinTokens(config, informers, VirtualClock())
+    server = (config.server_dir / "token").read_text().strip()
+    assert secret_of(node) != secret_of(server)
+    for token in (node, server):
+        assert tokens.check(token.partition("::")[2]).name == "system:node-token"
+
+
+def test_a_rotated_token_is_of_no_use_from_then_on(config: ServerConfig, informers: Any) -> None:
+    old = load_tokens(config, CA)
+    tokens = JoinTokens(config, informers, VirtualClock())
+    new = rotate(config.server_dir, config.node_token_file, CA)
+    assert new != old
+    assert "rotated" in refused(tokens, old.partition("::")[2])
+    assert tokens.check(new.partition("::")[2])
+    assert load_tokens(config, CA) == new
+    assert stat.S_IMODE(config.node_token_file.stat().st_mode) == 0o600
+
+
+def test_a_rotated_token_does_not_come_back_by_an_option(
+    config: ServerConfig, informers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = replace(config, token="mine")
+    load_tokens(given, CA)
+    new = rotate(config.server_dir, config.node_token_file, CA)
+    tokens = JoinTokens(config, informers, VirtualClock())
+    # The option made one secret of both tokens: neither may keep it.
+    for old in ("node:mine", "server:mine"):
+        refused(tokens, old)
+    assert load_tokens(given, CA) == new
+    assert "take the option out" in caplog.text
+    assert "mine" not in caplog.text
+    refused(tokens, "node:mine")
+    # Another one is a new decision.
+    assert load_tokens(replace(config, token="other"), CA).endswith(":other")
+
+
+def put(informers: Any, **changes: str) -> None:
+    secret = bootstrap_token.new_secret("abcdef", "0123456789abcdef", "", None)
+
+    for key, value in changes.items():
+        secret["data"][key.replace("_", "-")] = base64.b64encode(value.encode()).decode()
+    informers.informer(builtin("Secret")).put(secret)
+
+
+def test_a_token_of_the_cluster_says_who_it_is(config: ServerConfig, informers: Any) -> None:
+    put(informers)
+    user = JoinTokens(config, informers, VirtualClock()).check("abcdef.0123456789abcdef")
+    assert (user.name, user.groups) == ("system:bootstrap:abcdef", ("system:bootstrappers",))
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "bound"),
-    [("ServiceAccount", "sa", None), ("Pod", "p", POD), ("Node", "n", Bound("Node", "n", "uid-nodes--n"))],
-)
-def test_a_token_dies_with_what_it_is_bound_to(
-    tokens: ServiceAccountTokens, informers: Any, kind: str, name: str, bound: Bound | None
-) -> None:
-    token = issue(tokens, informers, bound=bound)
-    tokens.check(token)
-    namespace = "" if kind == "Node" else "ns"
-    informers.drop(kind, name, namespace)
-    with pytest.raises(InvalidToken, match="has gone"):
-        tokens.check(token)
-    informers.put(kind, name, namespace, metadata={"uid": "another"}, spec={})
-    with pytest.raises(InvalidToken, match="has gone"):
-        tokens.check(token)
-
-
-async def test_a_pod_that_is_being_deleted_keeps_its_token_for_a_minute(
-    tokens: ServiceAccountTokens, informers: Any, clock: VirtualClock
-) -> None:
-    token = issue(tokens, informers, bound=POD)
-    informers.put("Pod", "p", "ns", metadata={"deletionTimestamp": rfc3339(clock.now())}, spec={})
-    tokens.check(token)
-    await clock.advance(61)
-    with pytest.raises(InvalidToken):
-        tokens.check(token)
-
-
-def test_audiences(tokens: ServiceAccountTokens, informers: Any) -> None:
-    token = issue(tokens, informers, audiences=("vault",))
-    with pytest.raises(InvalidToken, match="audience"):
-        tokens.check(token)
-    assert tokens.check(token, ["x", "vault"])[1] == ("vault",)
-
-
-def forge(token: str, **claims: Any) -> str:
-    parts = token.split(".")
-    body = {**peek(token), **claims}
-    parts[1] = base64.urlsafe_b64encode(json.dumps(body).encode()).rstrip(b"=").decode()
-    return ".".join(parts)
-
-
-def unsigned(token: str) -> str:
-    header = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
-    return f"{header}.{token.split('.')[1]}."
-
-
-def test_forged_tokens_are_refused(tokens: ServiceAccountTokens, informers: Any) -> None:
-    token = issue(tokens, informers)
-    foreign = ServiceAccountTokens(TokenKeys([pki.new_key()]), informers, VirtualClock(), issuer=ISSUER)
-    for bad in (
-        forge(token, sub="system:serviceaccount:kube-system:x"),
-        unsigned(token),
-        issue(foreign, informers),
-        token[:-4],
-        token + "A",
-        "a.b.c",
-        "",
-        "x" * 100_000,
-        "ü.ü.ü",
-    ):
-        with pytest.raises(InvalidToken):
-            tokens.check(bad)
-
-
-def test_a_retired_key_still_verifies(informers: Any, tokens: ServiceAccountTokens, clock: VirtualClock) -> None:
-    token = issue(tokens, informers)
-    rotated = ServiceAccountTokens(TokenKeys([pki.new_key(), KEY]), informers, clock, issuer=ISSUER)
-    rotated.check(token)
-    assert len(rotated.keys.jwks()["keys"]) == 2
-
-
-def test_the_cache_of_verified_tokens_is_bounded(tokens: ServiceAccountTokens, informers: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("k1s.server.apiserver.authn.service_accounts._CACHE_SIZE", 3)
-    for _ in range(5):
-        tokens.check(issue(tokens, informers))
-    assert len(tokens._verified) == 3
-
-
-def request(token: str = "", peer: PeerCertificate | None = None, protocol: str = "") -> Request:
-    fields = [("Authorization", f"Bearer {token}")] if token else []
-    fields += [("Sec-WebSocket-Protocol", protocol)] if protocol else []
-    return Request("GET", "/api", headers=Headers(fields), peer=peer)
-
-
-async def test_ways_to_prove_who_one_is(tokens: ServiceAccountTokens, informers: Any) -> None:
-    authenticator = Authenticator([tokens])
-    token = issue(tokens, informers)
-    assert await authenticator.authenticate(request()) == ANONYMOUS
-    assert (await authenticator.authenticate(request(token))).name == NAME
-    encoded = base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()
-    offered = f"v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.{encoded}"
-    assert (await authenticator.authenticate(request(protocol=offered))).name == NAME
-    peer = PeerCertificate("jane", ("dev",), "ab12")
-    assert await authenticator.authenticate(request(peer=peer)) == UserInfo(
-        "jane", ("dev", "system:authenticated"), "", {"authentication.kubernetes.io/credential-id": ("X509SHA256=ab12",)}
-    )
-    inside = request()
-    inside.context["user"] = UserInfo("controller")
-    assert (await authenticator.authenticate(inside)).name == "controller"
-
-
-async def test_a_wrong_credential_is_never_anonymous(tokens: ServiceAccountTokens) -> None:
-    for bad in (request("nonsense"), request(protocol="base64url.bearer.authorization.k8s.io.!")):
-        with pytest.raises(ApiError) as caught:
-            await Authenticator([tokens]).authenticate(bad)
-        assert (caught.value.code, caught.value.message) == (401, "Unauthorized")
-    with pytest.raises(ApiError):
-        await Authenticator([tokens], anonymous=False).authenticate(request())
-
-
-def ask(seconds: int | None = None, bound: dict[str, Any] | None = None) -> dict[str, Any]:
-    spec: dict[str, Any] = {"audiences": [ISSUER]}
-    if seconds is not None:
-        spec["expirationSeconds"] = seconds
-    if bound is not None:
-        spec["boundObjectRef"] = {"apiVersion": "v1", **bound}
-    return {"spec": spec}
-
-
-def test_token_request(tokens: ServiceAccountTokens, informers: Any, clock: VirtualClock) -> None:
-    handler = TokenHandler(tokens, informers)
-    answer = handler.issue(account(informers), ask(3607, {"kind": "Pod", "name": "p", "uid": "uid-pods-ns-p"}))
-    # The holder is told to come back within the hour although the token lives longer.
-    assert parse_rfc3339(answer["status"]["expirationTimestamp"]) == int(clock.now()) + 3607
-    assert peek(answer["status"]["token"])["kubernetes.io"]["node"]["name"] == "n"
-    assert handler.issue(account(informers), ask(), dry_run=True)["status"]["token"] == ""
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "text"),
+    "changes",
     [
-        (ask(599), 422, "may not specify a duration less than 10 minutes"),
-        (ask(1 << 33), 422, "larger than 2^32"),
-        (ask(600, {"kind": "Pod", "name": "absent"}), 404, 'pods "absent" not found'),
-        (ask(600, {"kind": "Pod", "name": "p", "uid": "x"}), 409, "does not match the UID in record"),
-        (ask(600, {"kind": "Pod", "name": "other"}), 400, "different serviceaccount name"),
-        (ask(600, {"kind": "ConfigMap", "name": "x"}), 400, "cannot bind token"),
+        {"usage_bootstrap_authentication": "false"},
+        {"token_id": "other1"},
+        {"token_secret": ""},
+        {"token_secret": "0123456789abcdeg"},
+        {"expiration": "yesterday"},
+        {"expiration": "2020-01-01T00:00:00Z"},
     ],
 )
-def test_token_requests_that_are_refused(
-    tokens: ServiceAccountTokens, informers: Any, body: dict[str, Any], code: int, text: str
-) -> None:
-    with pytest.raises(ApiError) as caught:
-        TokenHandler(tokens, informers).issue(account(informers), body)
-    assert caught.value.code == code
-    assert text in caught.value.message
+def test_secrets_that_are_no_good_tokens(config: ServerConfig, informers: Any, changes: dict[str, str]) -> None:
+    put(informers, **changes)
+    refused(JoinTokens(config, informers, VirtualClock()), "abcdef.0123456789abcdef")
 
 
-class Writer:
-    def __init__(self, informers: Any) -> None:
-        self._informers = informers
-        self.deleted: list[str] = []
-        self.failures = 0
-
-    async def update(self, resource: Any, obj: Any, **_: Any) -> Any:
-        if self.failures:
-            self.failures -= 1
-            raise ApiError(409, "Conflict", "changed meanwhile")
-        return self._informers.informer(resource).put(clone(obj))
-
-    async def delete(self, resource: Any, name: str, namespace: str = "", **_: Any) -> None:
-        self.deleted.append(name)
-        self._informers.drop(resource.kind, name, namespace)
+def test_a_secret_of_another_namespace_is_no_token(config: ServerConfig, informers: Any) -> None:
+    secret = bootstrap_token.new_secret("abcdef", "0123456789abcdef", "", None)
+    secret["metadata"]["namespace"] = "default"
+    informers.informer(builtin("Secret")).put(secret)
+    refused(JoinTokens(config, informers, VirtualClock()), "abcdef.0123456789abcdef")
 
 
-async def test_legacy_secrets_are_filled_work_and_go(tokens: ServiceAccountTokens, informers: Any, clock: VirtualClock) -> None:
-    writer = Writer(informers)
-    writer.failures = 1
-    controller = SecretTokens(writer, informers, tokens, clock, ca=b"CA")  # type: ignore[arg-type]
-    task = asyncio.create_task(controller.run(lambda: None))
-    annotations = {"kubernetes.io/service-account.name": "sa"}
-    kind = "kubernetes.io/service-account-token"
-    informers.put("Secret", "t", "ns", metadata={"annotations": annotations}, type=kind)
-    await clock.advance(2)
-    from k1s.api.catalog import builtin
-
-    secret = informers.informer(builtin("Secret")).get("t", "ns")
-    assert base64.b64decode(secret["data"]["ca.crt"]) == b"CA"
-    assert secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"] == "uid-serviceaccounts-ns-sa"
-    token = base64.b64decode(secret["data"]["token"]).decode()
-    assert tokens.check(token)[0].name == NAME
-    informers.put("Secret", "t", "ns", metadata={"annotations": annotations}, type=kind, data={"token": "eA=="})
-    with pytest.raises(InvalidToken, match="not the one in its secret"):
-        tokens.check(token)
-    informers.put("Secret", "t", "ns", **{k: secret[k] for k in ("type", "data")}, metadata=secret["metadata"])
-    informers.drop("ServiceAccount", "sa", "ns")
-    with pytest.raises(InvalidToken):
-        tokens.check(token)
-    await clock.advance(2)
-    assert writer.deleted == ["t"]
-    task.cancel()
-
-
-def test_discovery_documents(tokens: ServiceAccountTokens) -> None:
-    document = json.loads(openid.configuration(ISSUER, "192.0.2.1:6443").body)
-    assert document["issuer"] == ISSUER
-    assert document["jwks_uri"] == "https://192.0.2.1:6443/openid/v1/jwks"
-    answer = openid.jwks(tokens.keys)
-    (key,) = json.loads(answer.body)["keys"]
-    assert (key["kty"], key["crv"], key["alg"]) == ("EC", "P-256", "ES256")
-    assert answer.content_type == "application/jwk-set+json"
+def test_new_tokens_differ_and_have_the_form_of_upstream() -> None:
+    made = {bootstrap_token.new_token() for _ in range(50)}
+    assert len(made) == 50
+    assert all(bootstrap_token.split(f"{identity}.{secret}") == (identity, secret) for identity, secret in made)
+    assert bootstrap_token.split("ABCDEF.0123456789abcdef") is None
