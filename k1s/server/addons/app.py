@@ -16,6 +16,7 @@ from k1s.client.interface import InformerFactory
 from k1s.client.rest import RestClient
 from k1s.server.addons import definitions
 from k1s.server.addons.context import AddonContext, AddonSettings
+from k1s.server.addons.helm.controller import HelmCharts
 from k1s.server.addons.manifests import Manifests
 from k1s.server.addons.traefik.part import Traefik
 
@@ -36,3 +37,4 @@ async def run(
         manifests = Manifests(context, kinds["Addon"])
         tasks.spawn("traefik", Traefik(context, manifests, kinds["HelmChartConfig"]).run())
         await tasks.start("manifests", manifests.run)
+        await tasks.start("helm", HelmCharts(context, kinds["HelmChart"], kinds["HelmChartConfig"]).run)

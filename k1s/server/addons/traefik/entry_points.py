@@ -42,6 +42,9 @@ def entry_point_flags(values: Values, name: str) -> Iterator[str]:
     middlewares = values.get(f"{at}.http.middlewares") or values.get(f"{at}.middlewares")
     if middlewares:
         yield from flags(f"{flag}.http.middlewares", middlewares)
+    for option in values.names(f"{at}.http"):
+        if option not in ("middlewares", "redirections", "tls"):
+            yield from flags(f"{flag}.http.{option.lower()}", values.get(f"{at}.http.{option}"))
     tls = values.get(f"{at}.http.tls") or values.get(f"{at}.tls") or {}
     if tls.get("enabled"):
         yield f"--{flag}.http.tls=true"

@@ -31,7 +31,7 @@ DEFAULTS: Tree = {
             "publishedService": {"enabled": True},
         },
     },
-    "logs": {"general": {"level": "INFO"}},
+    "logs": {"general": {"level": "INFO", "noColor": True}},
     "metrics": {"prometheus": {"entryPoint": "metrics"}},
     "globalArguments": ["--global.checknewversion=false", "--global.sendanonymoususage=false"],
 }
