@@ -192,7 +192,8 @@ class Forwarder:
             if seen != self._seen:
                 with open(self._file, encoding="utf-8", errors="replace") as file:
                     found = [parse_upstream(address, self._port) for address in resolvers_in(file.read(), self._own)]
-                self._host = [upstream for upstream in found if upstream is not None]
+                known = {str(upstream): upstream for upstream in self._host}
+                self._host = [known.get(str(upstream), upstream) for upstream in found if upstream is not None]
                 self._seen = seen
                 for upstream in self._host:
                     self._probe(upstream)

@@ -61,12 +61,19 @@ def _walk(message: bytes) -> Iterator[Place]:
         raise MessageError(str(error)) from error
 
 
+def _question_end(message: bytes) -> int:
+    try:
+        return wire.skip_name(message, 12) + 4
+    except IndexError as error:
+        raise MessageError(str(error)) from error
+
+
 def without_option(message: bytes) -> bytes:
     """The message without its OPT record, and without what stands behind that; OPT belongs to one hop only.
 
     Raises MessageError, also for an extended error code.
     """
-    end, counts = wire.skip_name(message, 12) + 4 if len(message) > 12 else 12, [0, 0, 0]
+    end, counts = _question_end(message), [0, 0, 0]
     for place in _walk(message):
         if place.type == wire.OPT:
             if place.ttl >> 24:
@@ -96,7 +103,7 @@ def addressed(message: bytes, question: Question, limit: int) -> bytes:
 
 def _fitting(message: bytes, limit: int) -> tuple[int, list[int], bool]:
     """Where to cut, what is left in each section, and whether the answer section is whole."""
-    end, counts, whole = wire.skip_name(message, 12) + 4, [0, 0, 0], True
+    end, counts, whole = _question_end(message), [0, 0, 0], True
     for place in _walk(message):
         if place.end > limit:
             whole = place.section > 0

@@ -3,7 +3,7 @@
 Owns: the counters and how the fast path counts: one addition to a Tally per question, sorted into metrics at scrape.
 Called by: dns.server, resolver, forward; agent.network.dns registers them. Never does: I/O.
 Label values come from closed sets: types that are not listed are "other", `to` is a configured resolver.
-Source: CoreDNS's plugins metrics, cache, forward (proxy), kubernetes.
+Source: CoreDNS's plugins metrics, cache, forward (proxy).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Derived(Counter):
 
 
 class DnsMetrics:
-    """All of one server's figures. `entries` and `negative` are set by who knows the caches."""
+    """All of one server's figures. `entries` is set by who knows the cache."""
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str, int, int, str], Tally] = {}
@@ -66,12 +66,6 @@ class DnsMetrics:
         )
         self._asked = Counter("coredns_forward_requests_total", "Questions sent on", ("to",))
         self._upstreams: set[str] = set()
-        self.programming = Histogram(
-            "coredns_kubernetes_dns_programming_duration_seconds",
-            "From the change of an endpoint to its name answering",
-            ("service_kind",),
-            tuple(0.001 * 2**n for n in range(20)),
-        )
         self.entries: Callable[[], int] = lambda: 0
 
     def tally(self, proto: str, family: str, kind: int, code: int, source: str) -> Tally:
@@ -113,7 +107,7 @@ class DnsMetrics:
             Derived("coredns_cache_requests_total", "Questions for names outside", ("server", "zones", "view"), self._lookups),
         ]
         entries = Gauge("coredns_cache_entries", "Answers kept", (), read=lambda: self.entries())
-        rest = (self._duration, self.rejected, self.failures, self._exchanges, self._asked, self.programming)
+        rest = (self._duration, self.rejected, self.failures, self._exchanges, self._asked)
         for registry in registries:
             for metric in (*derived, entries):
                 registry.register(metric)
