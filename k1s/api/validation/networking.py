@@ -220,16 +220,28 @@ def service_cidr(errs: Errors, obj: Object) -> None:
     blocks = (obj.get("spec") or {}).get("cidrs") or []
     if not blocks:
         errs.append(required("spec.cidrs", "at least one CIDR required"))
-    elif len(blocks) > 2:
+        return
+    if len(blocks) > 2:
         errs.append(invalid_value("spec", blocks, "may only hold up to 2 values"))
+        return
+    before = len(errs)
     for index, block in enumerate(blocks):
-        strings(errs, f"spec.cidrs[{index}]", block, names.cidr)
+        at = f"spec.cidrs[{index}]"
+        strings(errs, at, block, names.cidr)
+        if len(errs) == before and str(ipaddress.ip_network(block, strict=False)) != block:
+            errs.append(invalid_value(at, block, "must be in canonical form: " + str(ipaddress.ip_network(block, strict=False))))
+    if len(errs) == before and len(blocks) == 2 and len({":" in block for block in blocks}) == 1:
+        text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        errs.append(invalid_value("spec.cidrs", blocks, text))
 
 
 def service_cidr_update(errs: Errors, obj: Object, old: Object) -> None:
+    """A second family may be added; what there is stays."""
     service_cidr(errs, obj)
-    new, was = (obj.get("spec") or {}).get("cidrs"), (old.get("spec") or {}).get("cidrs")
-    immutable(errs, "spec.cidrs", new, was)
+    new, was = ((o.get("spec") or {}).get("cidrs") or [] for o in (obj, old))
+    for index, block in enumerate(was):
+        now = new[index] if index < len(new) else None
+        immutable(errs, f"spec.cidrs[{index}]", now, block)
 
 
 def ip_address(errs: Errors, obj: Object) -> None:

@@ -42,6 +42,8 @@ from k1s.server.controllers.replicationcontroller import ReplicationControllerCo
 from k1s.server.controllers.resource_quota import ResourceQuotaController
 from k1s.server.controllers.root_ca import RootCaController
 from k1s.server.controllers.service_account import ServiceAccountController
+from k1s.server.controllers.service_addresses import ServiceAddressController
+from k1s.server.controllers.service_cidr import ServiceCidrController
 from k1s.server.controllers.service_lb import ServiceLoadBalancerController
 from k1s.server.controllers.statefulset.controller import StatefulSetController
 from k1s.server.controllers.taint_eviction import TaintEvictionController
@@ -68,6 +70,8 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     EndpointsController,
     EndpointSliceMirroringController,
     ServiceLoadBalancerController,
+    ServiceAddressController,
+    ServiceCidrController,
     EphemeralVolumeController,
     VolumeBindingController,
     VolumeProtectionController,

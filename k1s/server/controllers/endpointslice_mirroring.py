@@ -114,9 +114,8 @@ class EndpointSliceMirroringController(Reconciler):
             old = next((s for s in free if s.get("addressType") == new["addressType"]), None)
             if old is not None:
                 free.remove(old)
-                await self.client.update(
-                    SLICE, {**old, **new, "metadata": {**old["metadata"], "labels": new["metadata"]["labels"]}}
-                )
+                metadata = {**old["metadata"], "labels": meta.labels(new), "annotations": meta.annotations(new)}
+                await self.client.update(SLICE, {**old, **new, "metadata": metadata})
             else:
                 await self._create(key, new)
         for old in free:
