@@ -4,7 +4,8 @@ Owns: the table k1s-masq and its text. Called by: agent.network.app, through `ap
 
 Pod to outside: the node's own address. A pod that reaches itself through a service or a host port: the bridge's address,
 else it would drop an answer that claims to come from itself. Nothing else is touched: pods of all nodes see each other's
-addresses.
+addresses. What enters the tunnel with an address from elsewhere (the host's own, when a program chose it; others' that this host
+forwards) goes under the bridge's: the answer would take another way back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k1s.net.family import Network, family_of
-from k1s.net.names import BRIDGE, MASQUERADE_TABLE
+from k1s.net.names import BRIDGE, MASQUERADE_TABLE, VXLAN
 from k1s.net.nft import Nft
 
 # One element a pod address, written once; a larger range than this gets no hairpin entries beyond it.
@@ -48,6 +49,7 @@ table {table} {{
 		type nat hook postrouting priority srcnat; policy accept;
 		{ip} saddr {pods} {ip} daddr != @cluster-ranges {ip} daddr != {multicast} oifname != "{BRIDGE}" masquerade
 		ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade
+		oifname "{VXLAN}" {ip} saddr != @cluster-ranges snat to {pods[1]}
 	}}
 }}
 """

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from k1s.net.link import (
+    IFLA_ADDRESS,
     IFLA_IFNAME,
     IFLA_LINKINFO,
     IFLA_MASTER,
@@ -25,7 +26,7 @@ from k1s.net.link import (
     link_message,
     opened,
 )
-from k1s.net.netlink import CREATE, EXCLUSIVE, NESTED, RouteSocket, attribute, number, text
+from k1s.net.netlink import CREATE, EXCLUSIVE, NESTED, RouteSocket, attribute, number, packed, packed_mac, text
 from k1s.net.route import Route, replace
 
 _SIOCGIFHWADDR = 0x8927
@@ -42,12 +43,18 @@ class PodInterface:
     gateways: tuple[str, ...]
     mtu: int
 
+    @property
+    def mac(self) -> str:
+        """Made from the address, so that a pair that is made anew is met where neighbours remember it."""
+        return bytes((0x0A, 0x58, *packed(self.addresses[0])[-4:])).hex(":")
+
 
 def add(host_end: str, pod: PodInterface, bridge: int, netns: int) -> None:
     """A veth pair: one end on the bridge and up, the other (`pod.name`) in the namespace of the descriptor `netns`."""
     with opened(f"veth {host_end}") as route:
         mtu = number(IFLA_MTU, pod.mtu)
-        peer = link_message() + text(IFLA_IFNAME, pod.name) + mtu + number(_IFLA_NET_NS_FD, netns)
+        hardware = attribute(IFLA_ADDRESS, packed_mac(pod.mac))
+        peer = link_message() + text(IFLA_IFNAME, pod.name) + mtu + hardware + number(_IFLA_NET_NS_FD, netns)
         data = attribute(INFO_DATA | NESTED, attribute(_VETH_PEER | NESTED, peer))
         info = attribute(IFLA_LINKINFO | NESTED, text(INFO_KIND, "veth") + data)
         # Master and state must stand on this end: inside the peer the kernel never sees them.

@@ -106,6 +106,13 @@ class Host:
     def ip(self, *words: str) -> Any:
         return json.loads(netlab.run("ip", "-n", self.netns, "-j", "-d", *words) or "[]")
 
+    def ip_bridge(self, *words: str) -> Any:
+        return json.loads(netlab.run("bridge", "-n", self.netns, "-j", *words) or "[]")
+
+    def restart_with(self, **options: Any) -> None:
+        self.config = replace(self.config, **options)
+        self.start()
+
     def start(self) -> None:
         """The agent's network, up when this returns."""
         ready = threading.Event()
@@ -162,9 +169,9 @@ class Host:
             self.call(lambda: self._put(node))
 
     def forget(self, name: str) -> None:
-        agent = self.agent
+        agent, node = self.agent, self.lan.nodes[name]
         assert agent is not None
-        self.call(lambda: agent.informers.stores["Node"].remove("", name, self.lan.nodes[name]))
+        self.call(lambda: agent.informers.stores["Node"].remove("", name, node))
 
     def pod(self, name: str) -> str:
         """A namespace, wired by the plugin; returns its first address."""
@@ -208,7 +215,7 @@ class Lan:
 
     def remove(self, host: Host) -> None:
         for other in self.hosts:
-            if other is not host:
+            if other.agent is not None:
                 other.forget(host.name)
         del self.nodes[host.name]
 

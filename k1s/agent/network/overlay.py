@@ -16,7 +16,7 @@ from typing import Any
 from k1s.agent.network.state import NodeNetwork
 from k1s.api.catalog import builtin
 from k1s.base.backoff import Backoff
-from k1s.net import repair, setup, underlay
+from k1s.net import names, repair, setup, underlay
 from k1s.net.ipam import Attachment
 from k1s.net.link import LinkError
 from k1s.net.netns import NetnsError
@@ -42,6 +42,7 @@ class OverlayPart:
         self._monitor = RouteMonitor([*ranges.cluster_pods, *ranges.services], network.pods.lost_link)
         self._peers: dict[str, Peer] = {}
         self._wanted = Wanted()
+        self._device: vxlan.Device | None = None
         self._skipped: dict[str, str] = {}
         self._failures = 0
         self._covered: list[str] = []
@@ -140,7 +141,8 @@ class OverlayPart:
         agent, pods = self._agent, self._network.pods
         own = Peer(agent.node_name, agent.node_ips, pods.ipam.networks)
         others = plan.peers(list(self._peers.values()), own)
-        wanted, device = Wanted(), None
+        wanted = Wanted()
+        device: vxlan.Device | None = None
         if self._backend == plan.VXLAN_BACKEND:
             wanted = plan.vxlan(agent.node_ip, own, others)
             device = vxlan.Device(
@@ -152,10 +154,12 @@ class OverlayPart:
             )
         elif self._backend == plan.HOST_GW:
             wanted = plan.host_gw(own, others, host.on_link())
-        added, before = apply.apply(wanted, device).add, self._wanted
-        self._wanted, self._reached = wanted, len(others) - len(wanted.skipped)
+        touched, changes = apply.apply(wanted, device)
+        added, before, same = changes.add, self._wanted, device == self._device
+        self._wanted, self._device, self._reached = wanted, device, len(others) - len(wanted.skipped)
         self._tell_skipped(wanted.skipped)
-        lost = [f"the route to {route.destination}" for route in added.routes & before.routes]
+        lost = [f"link {names.VXLAN}"] if touched and same else []
+        lost += [f"the route to {route.destination}" for route in added.routes & before.routes]
         lost += [f"the neighbour {neighbour.address}" for neighbour in added.neighbours & before.neighbours]
         return lost + [f"the tunnel to {forward.address}" for forward in added.forwards & before.forwards]
 

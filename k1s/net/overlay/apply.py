@@ -21,22 +21,20 @@ def observe() -> Wanted:
     return Wanted(routes, vxlan.neighbours(device), vxlan.forwards(device))
 
 
-def apply(wanted: Wanted, device: vxlan.Device | None) -> Changes:
-    """Make the device (or remove the one of another time), then its entries, then routes; returns what was changed."""
-    if device is None:
-        link.delete(names.VXLAN)
-    else:
-        vxlan.ensure(device)
+def apply(wanted: Wanted, device: vxlan.Device | None) -> tuple[bool, Changes]:
+    """Make the device (or remove the one of another time), then its entries, then routes; returns whether the device was
+    touched, and what else was changed."""
+    touched = link.delete(names.VXLAN) if device is None else vxlan.ensure(device)
     changes = difference(wanted, observe())
     if not changes:
-        return changes
+        return touched, changes
     for unwanted in changes.remove.routes:
         route.remove(unwanted)
     if device is not None:
         _entries(changes)
     for missing in changes.add.routes:
         route.ensure(missing)
-    return changes
+    return touched, changes
 
 
 def _entries(changes: Changes) -> None:

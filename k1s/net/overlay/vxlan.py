@@ -59,16 +59,18 @@ class PortTaken(LinkError):
     """Somebody else has the UDP port or the network number; trying again helps once they are gone."""
 
 
-def ensure(wanted: Device) -> int:
-    """The device as wanted, made anew only where it cannot be changed. Returns its index. Raises PortTaken, LinkError."""
+def ensure(wanted: Device) -> bool:
+    """The device as wanted, made anew only where it cannot be changed. Whether that took anything. Raises PortTaken."""
     found = link.find(names.VXLAN)
     if found is not None and not _ours(found, wanted):
         link.delete(names.VXLAN)
         found = None
+    if found is not None and _is(found, wanted):
+        return False
     try:
         if found is not None and local_of(found) != wanted.local:
             _move(found.index, wanted.local)
-        index = link.ensure_link(
+        link.ensure_link(
             names.VXLAN, "vxlan", mtu=wanted.mtu, mac=wanted.mac, addresses=wanted.addresses, data=_data(wanted.local)
         )
     except LinkError as error:
@@ -80,7 +82,12 @@ def ensure(wanted: Device) -> int:
         if not wanted.offload:
             _without_offload(names.VXLAN)
     link.remove_addresses(names.VXLAN, wanted.addresses)
-    return index
+    return True
+
+
+def _is(found: link.Link, wanted: Device) -> bool:
+    same = (local_of(found), found.mtu, found.mac, found.up) == (wanted.local, wanted.mtu, wanted.mac, True)
+    return same and {a for a in link.addresses(names.VXLAN) if not a.startswith("fe80:")} == set(wanted.addresses)
 
 
 def _ours(found: link.Link, wanted: Device) -> bool:
