@@ -184,17 +184,20 @@ class HelmCharts:
         conditions = status.setdefault("conditions", [])
         deployed = {"type": DEPLOYED, "status": "True" if good else "False", "reason": reason, "message": text}
         failed = {"type": FAILED, "status": "False" if good else "True", "reason": reason, "message": "" if good else text}
-        news = meta.set_condition(conditions, deployed, now) | meta.set_condition(conditions, failed, now)
-        if not news and status.get("configHash", "") == digest:
+        before = meta.condition({"status": status}, DEPLOYED) or {}
+        # The same failure may have other words each time (an address, a port).
+        told = before.get("reason") == reason and status.get("configHash", "") == digest
+        changed = meta.set_condition(conditions, deployed, now) | meta.set_condition(conditions, failed, now)
+        if told and not changed:
             return
         status["configHash"] = digest
         # A patch: a conflict here would make helm run once more.
         await self._context.client.patch(
             self._resource, meta.name(chart), meta.namespace(chart), {"status": status}, subresource="status"
         )
-        key = meta.key(chart)
-        log.log(logging.INFO if good else logging.ERROR, "helm chart %s: %s", key, text)
-        self._context.events.event(chart, "Normal" if good else "Warning", reason, text)
+        if not told:
+            log.log(logging.INFO if good else logging.ERROR, "helm chart %s: %s", meta.key(chart), text)
+            self._context.events.event(chart, "Normal" if good else "Warning", reason, text)
 
     def _forget(self, key: str) -> None:
         self._backoff.forget(key)

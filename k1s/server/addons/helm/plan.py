@@ -168,7 +168,9 @@ def _values(out: Plan, spec: Object, where: str, secrets: Secrets) -> None:
         documents.append(json.dumps(spec["values"]).encode())
     for entry in spec.get("valuesSecrets") or []:
         name = entry.get("name") or ""
-        keys = entry.get("keys") or sorted((secrets.get(name) or {}).get("data") or {})
+        if secrets.get(name) is None:
+            raise BadChart(f"{where}.valuesSecrets: there is no Secret {name}")
+        keys = entry.get("keys") or sorted((secrets[name] or {}).get("data") or {})
         documents.extend(_secret(secrets, name, key, f"{where}.valuesSecrets") for key in keys)
     for document in documents:
         name = f"values-{len(out.files)}.yaml"
