@@ -117,12 +117,14 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
         step("container runtime")
         tls = holder.client_context()
         balancer = load_balancer.LoadBalancer(given, clock, lambda url: load_balancer.probe(url, tls), learned)
-        client = RestClient(HttpTransport(balancer, tls), "kubelet", clock=clock)
+        transport = HttpTransport(balancer, tls)
+        client = RestClient(transport, "kubelet", clock=clock)
         informers = WatchInformers(client, clock=clock)
         events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)
         agent = make_context(config, joined.node_name, joined.node_ip, client, informers, events, runtime, clock)
         agent.balancer, agent.client_tls, agent.server_tls = balancer, tls, holder.server_context()
-        agent.address_handlers.append(holder.moved_to)
+        # Connections from an address that is gone would be noticed only after a while.
+        agent.address_handlers += [holder.moved_to, lambda address: transport.disconnect()]
         try:
             tasks.spawn("informers", informers.run())
             tasks.spawn("events", events.run())

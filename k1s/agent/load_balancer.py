@@ -151,7 +151,7 @@ class LoadBalancer:
             failures += 1
             away = self._clock.monotonic() - began
             await self._clock.sleep((LOOK if away < _LATER else LOOK_LATER).delay(failures))
-            urls = [self._current, *self._after(self._current)]
+            urls = self.urls
             answers = await asyncio.gather(*(self._probe(url) for url in urls))
             found = next((url for url, answer in zip(urls, answers, strict=True) if answer), None)
             if found is not None and self._back is not None:

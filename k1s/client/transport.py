@@ -218,6 +218,14 @@ class HttpTransport:
             await session.close()
         await asyncio.gather(*self._closing)
 
+    def disconnect(self) -> None:
+        """Drop all connections (this machine's address has changed, for one); requests make new ones."""
+        if self._session is not None:
+            task = asyncio.ensure_future(self._session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self._session = None
+
     async def pause(self, clock: Clock, seconds: float) -> None:
         if isinstance(self._servers, OneServer):
             await clock.sleep(seconds)
@@ -225,12 +233,9 @@ class HttpTransport:
             await self._servers.pause(seconds)
 
     def _open(self, url: str) -> Any:
-        if self._session is not None and self._session_url != url:
+        if self._session_url != url:
             # What still hangs on the server that was left, watches above all, moves along at once.
-            task = asyncio.ensure_future(self._session.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-            self._session = None
+            self.disconnect()
         if self._session is None:
             self._session_url = url
             self._aiohttp = aiohttp = _import_aiohttp()

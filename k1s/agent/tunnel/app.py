@@ -47,12 +47,14 @@ class Tunnels:
         # server -> how many tunnels it has of ours (one, but for a moment)
         self._open: dict[str, int] = {}
         self._ended = asyncio.Event()
+        self._wires: set[Wire] = set()
 
     async def run(self) -> None:
         """One loop per server; follows the balancer's list."""
         loops: dict[str, asyncio.Task[None]] = {}
         changed = asyncio.Event()
         self._balancer.on_change.append(changed.set)
+        self._agent.address_handlers.append(self._moved)
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
@@ -65,6 +67,7 @@ class Tunnels:
                     await changed.wait()
         finally:
             self._balancer.on_change.remove(changed.set)
+            self._agent.address_handlers.remove(self._moved)
 
     async def _keep(self, url: str) -> None:
         failures = 0
@@ -105,11 +108,13 @@ class Tunnels:
 
         woken = asyncio.Event()
         self._open[wire.server] = self._open.get(wire.server, 0) + 1
+        self._wires.add(wire)
         log.debug("tunnel to server %s is open", wire.server)
         try:
             await pump(Mux(woken.set, accept), wire, woken)
         finally:
             await wire.close()
+            self._wires.discard(wire)
             for task in list(connecting):
                 task.cancel()
             self._open[wire.server] -= 1
@@ -117,6 +122,11 @@ class Tunnels:
                 del self._open[wire.server]
             ended, self._ended = self._ended, asyncio.Event()
             ended.set()
+
+    def _moved(self, address: str) -> None:
+        """The machine has another address: a connection from the old one would be dead without a word."""
+        for wire in list(self._wires):
+            wire.abort()
 
     async def _wait_for_an_end(self) -> None:
         waiting = asyncio.ensure_future(self._ended.wait())

@@ -47,6 +47,9 @@ class Wire:
     async def close(self) -> None:
         self._writer.close()
 
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
 
 async def open_wire(url: str, tls: ssl.SSLContext, connected: Iterable[str]) -> Wire:
     """`connected`: the servers to which this node has tunnels. Raises OSError, TunnelRefused."""
