@@ -168,19 +168,22 @@ class ClusterZone:
         base = (meta["name"], meta["namespace"], "svc", *self.domain)
         targets: list[tuple[Name, int, dict[int, list[bytes]]]] = []
         addresses: dict[int, dict[bytes, None]] = {}
+        there = False
         for piece, endpoint in _endpoints(self._zone.slices(meta["namespace"], meta["name"])):
             slice_ports: Sequence[Object] = piece.get("ports") or ({},)
             numbers = [port.get("port") for port in slice_ports if _matches(ports, port)]
             if ports and not numbers:
                 continue
             found = _by_family(endpoint["addresses"])
-            targets += [((_hostname(endpoint), *base), number or 0, found) for number in numbers]
+            there = True
+            if kind == wire.SRV:
+                targets += [((_hostname(endpoint), *base), number, found) for number in numbers if number]
             for family, values in found.items():
                 addresses.setdefault(family, {}).update(dict.fromkeys(values))
-        if not targets:
+        if not there:
             return self._missing()
         if kind == wire.SRV:
-            return self._srv(name, [target for target in targets if target[1]])
+            return self._srv(name, targets)
         return self._found(name, kind, {} if ports else {family: list(values) for family, values in addresses.items()})
 
     def _protocol(self, protocol: str, service: Object) -> Answer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from k1s.net.dns import wire
 from k1s.net.dns.wire import FIXED, HEADER, Question, Record
@@ -21,8 +21,7 @@ class MessageError(Exception):
     """Not a message that could be sent on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a record is in its message. `section`: 0 answer, 1 authority, 2 additional."""
 
     section: int

@@ -6,7 +6,7 @@ a change of a Service forgets all, a change of an EndpointSlice those that were 
 The same question comes as the same bytes but for its identifier, so that nothing has to be read. Addresses of one name are
 sent in an order drawn anew each time, as CoreDNS's plugin loadbalance does.
 
-Bound: 4,096 answers of at most 1,232 bytes (about 1.5 MB when full of ordinary ones); a full table is emptied.
+Bound: 4,096 answers and 4 MiB (about 1.5 MB when full of ordinary ones); a full table is emptied.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import random
 from collections.abc import Iterable
 
 from k1s.net.dns import message as messages
-from k1s.net.dns import wire
 from k1s.net.dns.answers import ANY_SERVICE
 from k1s.net.dns.metrics import Tally
 from k1s.net.dns.resolver import Reply
 
-MOST_REPLIES = 4096
+MOST_REPLIES, MOST_BYTES = 4096, 4 << 20
+# No question begins like this after its identifier: what came over TCP has answers of its own.
+TCP = b"\xff"
 
 # (the answer after its identifier, until when, what counts it, and where addresses stand that may change places: see `drawn`)
 Entry = tuple[bytes, float, Tally, int, int, int]
@@ -32,19 +33,21 @@ class ReplyTable:
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
         self._of_endpoints: dict[str, list[bytes]] = {}
+        self._bytes = 0
         self.get = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, message: bytes, reply: Reply, tally: Tally) -> Entry:
-        """The entry for the answer to this question; kept if it may be sent again."""
+    def put(self, key: bytes, reply: Reply, tally: Tally) -> Entry:
+        """The entry for the answer; kept if it may be sent again. `key`: the question's bytes after the identifier."""
         start, end, length = messages.movable(reply.message)
         entry = (reply.message[2:], reply.until, tally, start and start - 2, end and end - 2, length)
-        if reply.until > 0.0 and len(reply.message) <= wire.EDNS_SIZE:
-            if len(self._entries) >= MOST_REPLIES:
+        if reply.until > 0.0:
+            old = self._entries.get(key)
+            self._bytes += len(reply.message) - (len(old[0]) + 2 if old is not None else 0)
+            if len(self._entries) >= MOST_REPLIES or self._bytes > MOST_BYTES:
                 self.forget()
-            key = message[2:]
             for service in reply.endpoints:
                 self._of_endpoints.setdefault(service, []).append(key)
             self._entries[key] = entry
@@ -53,11 +56,13 @@ class ReplyTable:
     def forget(self) -> None:
         self._entries.clear()
         self._of_endpoints.clear()
+        self._bytes = 0
 
     def forget_endpoints(self, services: Iterable[str]) -> None:
         for service in (ANY_SERVICE, *services):
             for key in self._of_endpoints.pop(service, ()):
-                self._entries.pop(key, None)
+                entry = self._entries.pop(key, None)
+                self._bytes -= len(entry[0]) + 2 if entry is not None else 0
 
 
 def drawn(identifier: bytes, entry: Entry) -> bytes:

@@ -2,8 +2,9 @@
 
 Owns: the sockets, and how many questions may wait. Called by: agent.network.dns. Never does: know an answer (resolver).
 
-Bounds: 64 datagrams per turn of the loop, so that a flood leaves time for everything else; 1,024 questions wait for others'
-resolvers, further ones are dropped (UDP: a client asks again) or refused (TCP); TCP as in stream.
+Bounds: 64 datagrams per turn of the loop, or 5 ms of those that are new, so that a flood leaves time for everything else;
+1,024 questions wait for others' resolvers, further ones are dropped (UDP: a client asks again) or refused (TCP); TCP as in
+stream.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from typing import Any
 from k1s.net.dns import wire
 from k1s.net.dns.answers import ClusterZone, Zone
 from k1s.net.dns.forward import Forwarder
-from k1s.net.dns.metrics import DnsMetrics
-from k1s.net.dns.replies import ReplyTable, drawn
+from k1s.net.dns.metrics import DnsMetrics, Tally
+from k1s.net.dns.replies import TCP, Entry, ReplyTable, drawn
 from k1s.net.dns.resolver import Reply, Resolver
 from k1s.net.dns.stream import Connections
 from k1s.net.dns.wire import FormatError, Question
 from k1s.net.family import Network
 
 MOST_WAITING = 1024
-_BATCH = 64
+_BATCH, _BATCH_SECONDS = 64, 0.005
 _RECEIVE_BUFFER = 1 << 20
 _LONGEST_QUESTION = 2048
 _log = logging.getLogger("k1s.net.dns")
@@ -112,7 +113,7 @@ class DnsServer:
     def _readable(self, udp: socket.socket, family: str) -> None:
         began = time.monotonic()
         get, receive, send = self._replies.get, udp.recvfrom, udp.sendto
-        answered = 0
+        answered, late = 0, False
         for _ in range(_BATCH):
             try:
                 message, client = receive(_LONGEST_QUESTION)
@@ -123,7 +124,10 @@ class DnsServer:
             entry = get(message[2:])
             if entry is None or entry[1] <= began:
                 answer = self._answer_udp(udp, message, client, family)
+                late = time.monotonic() > began + _BATCH_SECONDS
                 if answer is None:
+                    if late:
+                        break
                     continue
             else:
                 entry[2].count += 1
@@ -133,6 +137,8 @@ class DnsServer:
                 send(answer, client)
             except OSError as error:
                 _log.debug("answer to %s not sent: %s", client, error)  # full buffers, or nobody there: UDP, it asks again
+            if late:
+                break
         if answered:
             self.metrics.took((time.monotonic() - began) / answered, answered)
 
@@ -152,13 +158,21 @@ class DnsServer:
             self._later(question, question.size, "udp", family, send)
             return None
         tally = self._tally(question, reply, "udp", family)
+        return drawn(message[:2], self._keep(message[2:], question, reply, tally))
+
+    def _keep(self, key: bytes, question: Question, reply: Reply, tally: Tally) -> Entry:
         tally.count += 1
         if not question.plain:
             reply = Reply(reply.message, until=0.0)
-        return drawn(message[:2], self._replies.put(message, reply, tally))
+        return self._replies.put(key, reply, tally)
 
     def _answer_tcp(self, message: bytes, family: str, send: Callable[[bytes], None]) -> bool:
         """Answer, at once or later; False for what deserves no answer."""
+        entry = self._replies.get(TCP + message[2:])
+        if entry is not None and entry[1] > time.monotonic():
+            entry[2].count += 1
+            send(drawn(message[:2], entry))
+            return True
         try:
             question = wire.parse_question(message)
         except FormatError as error:
@@ -170,8 +184,7 @@ class DnsServer:
         reply = self.resolver.answer(question, 65535)
         if reply is not None:
             tally = self._tally(question, reply, "tcp", family)
-            tally.count += 1
-            send(drawn(message[:2], self._replies.put(message, Reply(reply.message, until=0.0), tally)))
+            send(drawn(message[:2], self._keep(TCP + message[2:], question, reply, tally)))
             self.metrics.took(time.monotonic() - began)
         elif not self._later(question, 65535, "tcp", family, send):
             send(wire.encode(question, wire.SERVFAIL, authoritative=False))
@@ -201,7 +214,7 @@ class DnsServer:
         self.metrics.took(time.monotonic() - began)
         send(reply.message)
 
-    def _tally(self, question: Question, reply: Reply, proto: str, family: str) -> Any:
+    def _tally(self, question: Question, reply: Reply, proto: str, family: str) -> Tally:
         return self.metrics.tally(proto, family, question.type, reply.message[3] & 0xF, reply.source)
 
 

@@ -10,12 +10,13 @@ for answers at a time, and a client that does not read its answers is not read f
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
 MOST_CONNECTIONS, MOST_UNANSWERED, IDLE_SECONDS = 128, 32, 10.0
-# Questions taken from one connection per turn of the loop.
-_BATCH = 32
+# Time for one connection per turn of the loop; what is left comes in the next.
+_BATCH_SECONDS = 0.005
 
 # (question, address family, what sends the answer) -> False for what deserves no answer
 Answerer = Callable[[bytes, str, Callable[[bytes], None]], bool]
@@ -100,7 +101,12 @@ class _Connection(asyncio.Protocol):
     def _take(self) -> None:
         """Answer what has come in whole; stop reading while too much is open."""
         self._scheduled = False
-        for _ in range(_BATCH):
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        while True:
+            if time.monotonic() > began + _BATCH_SECONDS:
+                self._schedule()
+                break
             if self._transport is None or self._full or self._unanswered >= MOST_UNANSWERED or len(self._buffer) < 2:
                 break
             length = int.from_bytes(self._buffer[:2])
@@ -108,13 +114,11 @@ class _Connection(asyncio.Protocol):
                 break
             question = bytes(self._buffer[2 : 2 + length])
             del self._buffer[: 2 + length]
-            self._active = asyncio.get_running_loop().time()
+            self._active = loop.time()
             self._unanswered += 1
             if not self._owner.answer(question, self._family, self._send):
                 self._transport.close()
                 return
-        else:
-            self._schedule()
         self._steer()
 
     def _schedule(self) -> None:

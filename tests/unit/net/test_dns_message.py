@@ -111,16 +111,16 @@ def test_aliases_stay_in_front() -> None:
 def test_the_table_of_replies_is_bounded_and_forgets_what_changed() -> None:
     table, tally = ReplyTable(), DnsMetrics().tally("udp", "1", 1, 0, "zone")
     sent = answer(edns=False)
-    table.put(b"xxone", Reply(sent, endpoints=("shop/db",)), tally)
-    table.put(b"xxtwo", Reply(sent, endpoints=("shop/web",)), tally)
-    table.put(b"xxpointer", Reply(sent, endpoints=("",)), tally)
-    table.put(b"xxplain", Reply(sent), tally)
-    table.put(b"xxonce", Reply(sent, until=0.0), tally)
+    table.put(b"one", Reply(sent, endpoints=("shop/db",)), tally)
+    table.put(b"two", Reply(sent, endpoints=("shop/web",)), tally)
+    table.put(b"pointer", Reply(sent, endpoints=("",)), tally)
+    table.put(b"plain", Reply(sent), tally)
+    table.put(b"once", Reply(sent, until=0.0), tally)
     assert len(table) == 4
     table.forget_endpoints(["shop/db"])
     assert [table.get(key) is not None for key in (b"one", b"two", b"pointer", b"plain")] == [False, True, False, True]
     for number in range(MOST_REPLIES + 10):
-        table.put(b"xx%d" % number, Reply(sent), tally)
+        table.put(b"%d" % number, Reply(sent), tally)
     assert len(table) <= MOST_REPLIES
 
 

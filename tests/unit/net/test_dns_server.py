@@ -15,6 +15,7 @@ from k1s.base.clock import VirtualClock
 from k1s.net.dns import server, upstream, wire
 from k1s.net.dns.cache import MOST_ANSWERS, Cache
 from k1s.net.dns.forward import resolvers_in
+from k1s.net.dns.hosts import HostTable
 
 from .dns_world import World, data
 
@@ -144,6 +145,91 @@ async def test_bad_questions(world: World) -> None:
         assert (await say(bytes(update)))[3] & 0xF == wire.NOTIMP
         chaos = dnslib.DNSRecord(q=dnslib.DNSQuestion("version.bind", dnslib.QTYPE.TXT, dnslib.CLASS.CH))
         assert (await say(bytes(chaos.pack())))[3] & 0xF == wire.REFUSED
+
+
+def edns(name: str, kind: str = "A", *, code: int = 0, option: bytes = b"", version: int = 0) -> bytes:
+    asked = dnslib.DNSRecord.question(name, kind)
+    asked.add_ar(dnslib.EDNS0(udp_len=1232, version=version, flags="do", opts=[dnslib.EDNSOption(code, option)] if code else []))
+    return bytes(asked.pack())
+
+
+async def test_edns(world: World) -> None:
+    world.zone.add("web", clusterIP="10.43.0.7")
+    for _ in range(2):
+        read = dnslib.DNSRecord.parse(await world.say(edns("web.shop.svc.cluster.local")))
+        assert data(read) == ["10.43.0.7"]
+        assert [(r.rtype, r.edns_len, r.edns_do) for r in read.ar] == [(wire.OPT, 1232, 1)]
+    kept = len(world.server._replies)
+    # A cookie is another one in every question: ignored, and not kept.
+    for number in range(3):
+        cookie = edns("web.shop.svc.cluster.local", code=10, option=bytes((number,)) * 8)
+        assert data(dnslib.DNSRecord.parse(await world.say(cookie))) == ["10.43.0.7"]
+    assert len(world.server._replies) == kept
+    for name in ("web.shop.svc.cluster.local", "example.org"):
+        read = dnslib.DNSRecord.parse(await world.say(edns(name, version=1)))
+        assert (read.header.rcode, read.ar[0].edns_rcode, data(read)) == (0, 1, [])
+    twice = bytearray(edns("web.shop.svc.cluster.local"))
+    twice[11] = 2
+    twice += twice[-11:]
+    assert (await world.say(bytes(twice)))[3] & 0xF == wire.FORMERR
+
+
+async def test_what_is_refused(world: World) -> None:
+    world.zone.add("web", clusterIP="10.43.0.7")
+    for name in ("cluster.local", "example.org"):
+        for kind in ("AXFR", "IXFR"):
+            assert (await world.udp(name, kind)).header.rcode == wire.REFUSED
+    outside = await world.udp("example.org", "ANY")
+    assert [(r.rtype, r.rdata.data) for r in outside.rr] == [(wire.HINFO, b"\x07RFC8482\0")]
+    assert data(await world.udp("web.shop.svc.cluster.local", "ANY")) == ["10.43.0.7"]
+    assert world.first.asked == []
+    notify = bytearray(dnslib.DNSRecord.question("x.cluster.local").pack())
+    notify[2] |= 0x20
+    answer = await world.say(bytes(notify))
+    assert (answer[2] & 0x78, answer[3] & 0xF) == (0x20, wire.NOTIMP)
+
+
+async def test_spelling_comes_back_as_sent_also_from_the_cache(world: World) -> None:
+    world.zone.add("web", clusterIP="10.43.0.7")
+    for name in ("wEb.ShOp.svc.CLUSTER.local", "eXaMpLe.OrG", "example.ORG"):
+        for _ in range(2):
+            assert data(await world.udp(name)) in (["10.43.0.7"], ["192.0.2.53"])  # `udp` compares the names
+    assert len(world.first.asked) == 1
+
+
+async def test_changes_show_at_once(world: World) -> None:
+    world.zone.add("db", clusterIP="None")
+    for address in ("10.42.0.1", "10.42.0.2"):
+        world.zone.pieces = [{"metadata": {}, "addressType": "IPv4", "endpoints": [{"addresses": [address]}]}]
+        world.server.endpoints_changed(["shop/db"])
+        for _ in range(2):
+            assert data(await world.udp("db.shop.svc.cluster.local")) == [address]
+    world.zone.add("db", clusterIP="10.43.0.9")
+    world.server.changed()
+    assert data(await world.udp("db.shop.svc.cluster.local")) == ["10.43.0.9"]
+    assert len(await hosts(world, {})) == 0
+    assert await hosts(world, {("db", "shop", "svc", "cluster", "local"): "10.0.0.1"}) == ["10.0.0.1"]
+    assert await hosts(world, {("*", "svc", "cluster", "local"): "10.0.0.2"}) == ["10.0.0.2"]
+
+
+async def hosts(world: World, table: dict[tuple[str, ...], str]) -> list[str]:
+    world.server.resolver.overrides = HostTable([(address, [name]) for name, address in table.items()])
+    world.zone.services.clear()
+    world.server.changed()
+    return data(await world.udp("db.shop.svc.cluster.local"))
+
+
+async def test_rewritten_names_are_followed_in_and_out(world: World) -> None:
+    world.zone.add("web", clusterIP="10.43.0.7")
+    aliases = {("a", "example"): ("web", "shop", "svc", "cluster", "local"), ("b", "example"): ("example", "org")}
+    world.server.resolver.overrides = HostTable((), aliases)
+    world.server.resolver.nodes = HostTable([("192.168.1.4", [("node-1",)])])
+    assert data(await world.udp("a.example")) == ["web.shop.svc.cluster.local.", "10.43.0.7"]
+    assert data(await world.udp("b.example")) == ["example.org.", "192.0.2.53"]
+    assert data(await world.udp("node-1")) == ["192.168.1.4"]
+    assert data(await world.udp("4.1.168.192.in-addr.arpa", "PTR")) == ["node-1."]
+    nothing = await world.udp("node-1", "AAAA")
+    assert (nothing.header.rcode, nothing.rr) == (0, [])
 
 
 async def test_waiting_questions_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
