@@ -24,6 +24,8 @@ _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 1, 5, 7, 9, 11  
 _NEW_LINK, _NEW_ADDRESS, _DEL_ADDRESS, _NEW_ROUTE, _DEL_ROUTE = 16, 20, 21, 24, 25
 # Addresses of a narrower scope (a link's own, the host's) are of no use to others, and each pod brings one.
 _SCOPE_SITE = 200
+# Without DAD and deprecated from the start: addresses of LoadBalancer pools (announce/holder), renewed every two seconds.
+_POOL_ADDRESS = 0x22
 _MAIN_TABLE = 254
 _UP = 0x1
 _ALL = 0xFFFFFFFF
@@ -91,7 +93,7 @@ def matters(data: bytes) -> bool:
 
 def _matters(kind: int, body: bytes) -> bool:
     if kind in (_NEW_ADDRESS, _DEL_ADDRESS) and len(body) >= 8:
-        return body[3] <= _SCOPE_SITE
+        return body[3] <= _SCOPE_SITE and body[2] & _POOL_ADDRESS != _POOL_ADDRESS
     if kind in (_NEW_ROUTE, _DEL_ROUTE) and len(body) >= 12:
         return body[1] == 0 and body[4] == _MAIN_TABLE
     if kind == _NEW_LINK and len(body) >= 16:

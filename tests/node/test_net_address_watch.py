@@ -76,6 +76,16 @@ async def test_pods_that_come_and_go_wake_nobody(watch: AddressWatch, host: str)
     assert not await heard(watch)
 
 
+async def test_addresses_of_pools_wake_nobody(watch: AddressWatch, host: str) -> None:
+    from k1s.net.announce import holder
+
+    for address in ("192.0.2.240", "2001:db8::240"):
+        holder.hold(address, "up0", 6)
+        holder.hold(address, "up0", 6)
+        holder.drop(address)
+    assert not await heard(watch)
+
+
 async def test_lost_messages_are_a_reason_to_look(watch: AddressWatch, host: str) -> None:
     watch._socket.setsockopt(1, 8, 2304)  # SO_RCVBUF, the least there is
     # In this thread, so that the event loop cannot read meanwhile.
