@@ -115,9 +115,9 @@ class Host(Cluster):
 
     def move_to(self, address: str) -> None:
         """DHCP gave another address."""
-        run("ip", "-n", self.netns, "addr", "add", f"{address}/24", "dev", "eth0")
         run("ip", "-n", self.netns, "addr", "del", f"{self.address}/24", "dev", "eth0")
-        run("ip", "-n", self.netns, "route", "replace", "default", "via", ROUTER, "src", address)
+        run("ip", "-n", self.netns, "addr", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "-n", self.netns, "route", "replace", "default", "via", ROUTER)
         self.address = address
 
     def set_clock(self, offset: str) -> None:
