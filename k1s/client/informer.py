@@ -32,6 +32,8 @@ RECONNECT = Backoff(0.8, 30.0, jitter=1.0)
 WATCH_SECONDS = 300
 # A watch that lasted this long was a healthy one: the next starts at once, without a delay.
 HEALTHY_SECONDS = 5.0
+# So often in a row a watch that broke is begun anew without a delay.
+AT_ONCE = 2
 
 
 class WatchInformer:
@@ -80,38 +82,40 @@ class WatchInformer:
 
     async def run(self) -> None:
         """Reflect until cancelled."""
-        failures = expired = 0
+        failures = again = 0
         while True:
             started = self._clock.monotonic()
             try:
                 if not self._version:
                     await self._relist()
                 await self._follow()
-                expired = 0
+                again = 0
             except ServerAway as error:
                 # No fault of the server that is back one day: `pause` ends then.
                 log.debug("%s: %s", self._resource.qualified, error)
                 await self._client.pause(RECONNECT.maximum)
                 continue
             except ApiError as error:
-                if error.code == 410 or is_ahead(error):
-                    log.debug("%s: version %s is gone, listing again", self._resource.qualified, self._version)
+                verb = "watch" if self._version else "list"
+                expired = error.code == 410 or is_ahead(error)
+                if expired:
                     self._version = ""
-                    expired += 1
-                    if expired == 1:
+                if expired or (isinstance(error, TransportError) and verb == "watch"):
+                    # A server that went (another may be there) or came back without its past: no reason to wait, at first.
+                    log.debug("%s: the watch broke: %s", self._resource.qualified, error)
+                    again += 1
+                    if again <= AT_ONCE:
                         continue
                 else:
-                    # A watch that worked and broke is worth a line only if the next try fails, too.
-                    broke = isinstance(error, TransportError) and self._clock.monotonic() - started >= HEALTHY_SECONDS
                     log.log(
-                        logging.WARNING if failures == 0 and not broke else logging.DEBUG,
+                        logging.WARNING if failures == 0 else logging.DEBUG,
                         "%s: cannot %s: %s",
                         self._resource.qualified,
-                        "watch" if self._version else "list",
+                        verb,
                         error,
                     )
             if self._clock.monotonic() - started >= HEALTHY_SECONDS:
-                failures = expired = 0
+                failures = again = 0
                 continue
             failures += 1
             await self._client.pause(RECONNECT.delay(failures))
