@@ -47,6 +47,9 @@ def frame_text(family: Family) -> str:
     begin = f"ct state established,related accept\n\t\t{ip} saddr . {ip} daddr @self accept"
     # Without neighbour discovery an isolated pod could not even reach its gateway.
     discovery = "\n\t\ticmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
+    # Refused at once, not dropped: programs see why they fail. A SYN by a reset, because the error of a packet that never leaves
+    # this host comes while its socket is busy, and would only be heard at the next try, a second later. Where a service address
+    # was translated it has to be the error: the kernel does not translate a reset back.
     words = "icmp type" if family.version == 4 else "icmpv6 type"
     return f"""\
 add table {table}
@@ -56,6 +59,8 @@ table {table} {{
 	map ingress {{ type {kind} : verdict; }}
 	set self {{ type {kind} . {kind}; }}
 	chain refuse {{
+		ct status dnat reject with {words} admin-prohibited
+		tcp flags & (fin | syn | rst | ack) == syn reject with tcp reset
 		reject with {words} admin-prohibited
 	}}
 	chain forward-egress {{
