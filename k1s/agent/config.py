@@ -49,7 +49,7 @@ class AgentConfig:
         "vxlan",
         "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none (given by the server)",
     )
-    cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service")
+    cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service, or one of each family")
     cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
     resolv_conf: str = option(
         "resolv-conf", "/etc/resolv.conf", "resolver configuration of the host", env="K1S_RESOLV_CONF", metavar="FILE"

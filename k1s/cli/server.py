@@ -16,10 +16,11 @@ from k1s.base import log
 from k1s.base.config import ConfigError, as_flags, load_all
 from k1s.base.host import host_name
 from k1s.base.process import own_command
-from k1s.cli import check_config
+from k1s.cli import check_config, ranges
 from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
 from k1s.cli.steps import Steps
+from k1s.net.family import parse_network
 from k1s.server.config import ServerConfig
 from k1s.server.controllers.service_lb_pool import PoolError, configured_pools
 
@@ -36,6 +37,7 @@ def run(words: Sequence[str]) -> int:
         config_file=CONFIG_FILE,
     )
     log.configure(debug=server.debug)
+    server = dataclasses.replace(server, cluster_dns=cluster_dns(server))
     _check(server)
     if not server.disable_agent:
         for finding in check_config.missing_for_agent():
@@ -76,22 +78,28 @@ def agent_argv(server: ServerConfig, agent: AgentConfig) -> list[str]:
     return [*own_command(), "agent", "--config", os.devnull, *as_flags(local)]
 
 
+def cluster_dns(config: ServerConfig) -> str:
+    """What was chosen; else, as with k3s, the tenth address of each service range."""
+    if config.cluster_dns != ServerConfig().cluster_dns:
+        return ",".join(text.strip() for text in config.cluster_dns.split(","))
+    ranges = [parse_network(part.strip()) for part in config.service_cidr.split(",")]
+    return ",".join(str(found[10]) for found in ranges if found is not None and found.num_addresses > 10) or config.cluster_dns
+
+
 def _check(config: ServerConfig) -> None:
-    for flag, value in (("cluster-cidr", config.cluster_cidr), ("service-cidr", config.service_cidr)):
-        for part in value.split(","):
-            try:
-                ipaddress.ip_network(part.strip())
-            except ValueError as error:
-                raise ConfigError(f"--{flag}: {error}") from error
-    pods, services = (ipaddress.ip_network(c.split(",")[0].strip()) for c in (config.cluster_cidr, config.service_cidr))
-    if pods.version == services.version and pods.overlaps(services):
-        raise ConfigError(f"--cluster-cidr {pods} and --service-cidr {services} overlap")
-    try:
-        dns = ipaddress.ip_address(config.cluster_dns)
-    except ValueError as error:
-        raise ConfigError(f"--cluster-dns: {error}") from error
-    if dns not in services:
-        raise ConfigError(f"--cluster-dns {dns} is not in --service-cidr {services}")
+    ranges.check(config.cluster_cidr, config.service_cidr, config.network_backend)
+    services = ranges.parse("service-cidr", config.service_cidr)
+    versions = set()
+    for text in config.cluster_dns.split(","):
+        try:
+            dns = ipaddress.ip_address(text)
+        except ValueError as error:
+            raise ConfigError(f"--cluster-dns: {error}") from error
+        if not any(dns in found for found in services if found.version == dns.version):
+            raise ConfigError(f"--cluster-dns {dns} is not in --service-cidr {config.service_cidr}")
+        if dns.version in versions:
+            raise ConfigError(f"--cluster-dns {config.cluster_dns}: one address of each family is possible")
+        versions.add(dns.version)
     try:
         configured_pools(config.loadbalancer_pool, config.cluster_cidr, config.service_cidr)
     except PoolError as error:

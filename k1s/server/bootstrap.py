@@ -48,7 +48,7 @@ async def ensure_defaults(
     written += await bootstrap.write(once, _absent)
     kept = [
         objects.kubernetes_service(config.service_cidr, port),
-        *await _dns_service(informers, config.cluster_dns),
+        *await _dns_service(informers, config.cluster_dns.split(",")),
         objects.extension_authentication(client_ca.decode(), request_header_ca.decode()),
     ]
     if ipaddress.ip_address(advertise_address).is_loopback:
@@ -62,18 +62,16 @@ async def ensure_defaults(
     return written
 
 
-async def _dns_service(informers: InformerFactory, address: str) -> list[Object]:
-    """None where a Service of somebody's has the address: it was free to take before there was one of this name."""
+async def _dns_service(informers: InformerFactory, addresses: list[str]) -> list[Object]:
+    """None where a Service of somebody's has an address: they were free to take before there was one of this name."""
     services = informers.informer(builtin("Service"))
     await services.synced()
     for service in services.list():
         meta = service["metadata"]
-        if (service.get("spec") or {}).get("clusterIP") == address and meta["name"] != "kube-dns":
-            log.warning(
-                "service %s/%s has the cluster DNS address %s: no service kube-dns", meta["namespace"], meta["name"], address
-            )
+        if (service.get("spec") or {}).get("clusterIP") in addresses and meta["name"] != "kube-dns":
+            log.warning("service %s/%s has the address of the cluster's DNS: no kube-dns", meta["namespace"], meta["name"])
             return []
-    return objects.dns_service(address)
+    return objects.dns_service(addresses)
 
 
 async def ensure_endpoints(client: Client, informers: InformerFactory, address: str, port: int) -> None:

@@ -35,7 +35,7 @@ class ServerConfig:
     network_backend: str = option(
         "network-backend", "vxlan", "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none"
     )
-    cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service")
+    cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service, or one of each family")
     cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
     write_kubeconfig: str = option(
         "write-kubeconfig", "/etc/k1s/k1s.yaml", "where to write the admin kubeconfig", short="o", metavar="FILE"

@@ -44,7 +44,7 @@ def parse_resolv_conf(text: str) -> Resolver:
 
 
 def resolver(pod: Object, *, host: Resolver, cluster_dns: str, cluster_domain: str) -> Resolver:
-    """What the pod's /etc/resolv.conf says, by dnsPolicy and dnsConfig."""
+    """What the pod's /etc/resolv.conf says, by dnsPolicy and dnsConfig. `cluster_dns`: an address, or one of each family."""
     spec = pod["spec"]
     policy = spec.get("dnsPolicy") or "ClusterFirst"
     if policy == "ClusterFirst" and spec.get("hostNetwork"):
@@ -56,7 +56,7 @@ def resolver(pod: Object, *, host: Resolver, cluster_dns: str, cluster_domain: s
     else:
         namespace = pod["metadata"]["namespace"]
         searches = (f"{namespace}.svc.{cluster_domain}", f"svc.{cluster_domain}", cluster_domain, *host.searches)
-        base = Resolver((cluster_dns,), searches, ("ndots:5",))
+        base = Resolver(tuple(cluster_dns.split(",")), searches, ("ndots:5",))
     extra = spec.get("dnsConfig") or {}
     options = {o.partition(":")[0]: o for o in base.options}
     for option in extra.get("options") or []:

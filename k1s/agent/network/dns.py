@@ -38,7 +38,7 @@ class DnsPart:
         agent = network.agent
         config = agent.config
         self._agent = agent
-        self._addresses = [config.cluster_dns]
+        self._addresses = config.cluster_dns.split(",")
         metrics = DnsMetrics()
         self._forwarder = Forwarder(config.resolv_conf, own_addresses=self._addresses, clock=agent.clock, metrics=metrics)
         self._server = DnsServer(

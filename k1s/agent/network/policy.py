@@ -30,7 +30,7 @@ class PolicyPart:
         versions = {found.version for found in network.ranges.cluster_pods}
         families = tuple(family for family in (IPV4, IPV6) if family.version in versions)
         self.tables: Sequence[str] = tuple(table_name(family) for family in families)
-        dns = Dns((network.agent.config.cluster_dns,), _dns_port(own_services))
+        dns = Dns(tuple(network.agent.config.cluster_dns.split(",")), _dns_port(own_services))
         self._rules = PolicyRules(network.nft, families=families, dns=dns)
         self._watch = PolicyWatch(network.agent, self._rules)
         rules, metrics = self._rules, network.agent.metrics

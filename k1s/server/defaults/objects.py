@@ -6,6 +6,7 @@ Owns: their content. Called by: bootstrap. Never does: write them.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -108,20 +109,20 @@ def kubernetes_endpoints(address: str, port: int) -> list[Object]:
     ]
 
 
-def dns_service(address: str) -> list[Object]:
-    """The cluster's DNS as the Service that everybody looks for. Each node's agent serves the address itself, so that it is
-    its own endpoint."""
+def dns_service(addresses: Sequence[str]) -> list[Object]:
+    """The cluster's DNS as the Service that everybody looks for. Each node's agent serves the addresses itself, so that they
+    are their own endpoints."""
     ports = (("dns", "UDP", 53), ("dns-tcp", "TCP", 53), ("metrics", "TCP", 9153))
     listed = [{"name": name, "port": port, "protocol": protocol} for name, protocol, port in ports]
     labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
-    family = f"IPv{ipaddress.ip_address(address).version}"
+    families = [f"IPv{ipaddress.ip_address(address).version}" for address in addresses]
     meta: Object = {"name": "kube-dns", "namespace": "kube-system"}
     spec: Object = {
         "type": "ClusterIP",
-        "clusterIP": address,
-        "clusterIPs": [address],
-        "ipFamilies": [family],
-        "ipFamilyPolicy": "SingleStack",
+        "clusterIP": addresses[0],
+        "clusterIPs": [*addresses],
+        "ipFamilies": families,
+        "ipFamilyPolicy": "SingleStack" if len(addresses) == 1 else "RequireDualStack",
         "internalTrafficPolicy": "Cluster",
         "sessionAffinity": "None",
         "ports": [{**port, "targetPort": port["port"]} for port in listed],
@@ -133,17 +134,22 @@ def dns_service(address: str) -> list[Object]:
             "apiVersion": "v1",
             "kind": "Endpoints",
             "metadata": {**meta, "labels": {**labels, **skip}},
-            "subsets": [{"addresses": [{"ip": address}], "ports": listed}],
+            "subsets": [{"addresses": [{"ip": addresses[0]}], "ports": listed}],
         },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": {**labels, "kubernetes.io/service-name": "kube-dns"}},
-            "addressType": family,
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-            "ports": listed,
-        },
+        *(_dns_slice(meta, labels, family, address, listed) for family, address in zip(families, addresses, strict=True)),
     ]
+
+
+def _dns_slice(meta: Object, labels: Object, family: str, address: str, ports: list[Object]) -> Object:
+    name = meta["name"] if family == "IPv4" else f"{meta['name']}-{family.lower()}"
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {**meta, "name": name, "labels": {**labels, "kubernetes.io/service-name": meta["name"]}},
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": ports,
+    }
 
 
 def extension_authentication(client_ca: str, request_header_ca: str) -> Object:

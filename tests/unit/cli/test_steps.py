@@ -8,7 +8,9 @@ import logging
 import pytest
 
 from k1s.cli import main as cli
+from k1s.cli.server import cluster_dns
 from k1s.cli.steps import Steps
+from k1s.server.config import ServerConfig
 
 
 class Terminal(io.StringIO):
@@ -54,6 +56,7 @@ def test_a_pipe_gets_log_lines(level: logging.Logger, caplog: pytest.LogCaptureF
         (["k1s", "server", "--service-cidr=10.42.0.0/16"], 1, "overlap"),
         (["k1s", "server", "--cluster-cidr=banana"], 1, "--cluster-cidr"),
         (["k1s", "server", "--cluster-dns=1.2.3.4"], 1, "--cluster-dns"),
+        (["k1s", "server", "--cluster-dns=10.43.0.10,10.43.0.11"], 1, "one address of each family"),
         (["k1s", "server", "--https-listen-port=70000"], 1, "not a port"),
         (["k1s", "server", "--write-kubeconfig-mode=999"], 1, "octal"),
         (["k1s", "server", "--service-node-port-range=5"], 1, "not a range"),
@@ -71,3 +74,18 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "v1.37" in capsys.readouterr().out
     assert cli.main(["k1s"]) == 0
     assert "check-config" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ([], "10.43.0.10"),
+        (["--service-cidr=10.99.0.0/16"], "10.99.0.10"),
+        (["--service-cidr=10.43.0.0/16,fd00:43::/112"], "10.43.0.10,fd00:43::a"),
+        (["--service-cidr=10.43.0.0/16,fd00:43::/112", "--cluster-dns=10.43.0.53"], "10.43.0.53"),
+        (["--service-cidr=10.43.0.0/16,fd00:43::/112", "--cluster-dns=10.43.0.53, fd00:43::53"], "10.43.0.53,fd00:43::53"),
+    ],
+)
+def test_the_address_of_the_dns_follows_the_service_range(flags: list[str], wanted: str) -> None:
+    given = {flag.partition("=")[0][2:].replace("-", "_"): flag.partition("=")[2] for flag in flags}
+    assert cluster_dns(ServerConfig(**given)) == wanted
