@@ -10,7 +10,6 @@ Never does: poll, write. A server that cannot be reached is tried again for ever
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
@@ -18,22 +17,14 @@ from contextlib import aclosing
 from k1s.api.catalog import Resource
 from k1s.api.errors import ApiError
 from k1s.api.selectors import LabelSelector
-from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
 from k1s.client.interface import ChangeHandler, Informer, Object
+from k1s.client.reconnect import Reconnect
 from k1s.client.rest import RestClient
-from k1s.client.servers import ServerAway, TransportError
 from k1s.client.store import ObjectStore
 
-log = logging.getLogger("k1s.client.informer")
-
-RECONNECT = Backoff(0.8, 30.0, jitter=1.0)
 # The server ends a watch after this long (jittered to twice), so that load spreads over replicas; as client-go does.
 WATCH_SECONDS = 300
-# A watch that lasted this long was a healthy one: the next starts at once, without a delay.
-HEALTHY_SECONDS = 5.0
-# So often in a row a watch that broke is begun anew without a delay.
-AT_ONCE = 2
 
 
 class WatchInformer:
@@ -82,43 +73,17 @@ class WatchInformer:
 
     async def run(self) -> None:
         """Reflect until cancelled."""
-        failures = again = 0
+        retry = Reconnect(self._client, self._clock, self._resource.qualified)
         while True:
-            started = self._clock.monotonic()
+            retry.begin()
             try:
                 if not self._version:
                     await self._relist()
                 await self._follow()
-                again = 0
-            except ServerAway as error:
-                # No fault of the server that is back one day: `pause` ends then.
-                log.debug("%s: %s", self._resource.qualified, error)
-                await self._client.pause(RECONNECT.maximum)
-                continue
+                await retry.ended()
             except ApiError as error:
-                verb = "watch" if self._version else "list"
-                expired = error.code == 410 or is_ahead(error)
-                if expired:
+                if await retry.ended(error, watching=bool(self._version)):
                     self._version = ""
-                if expired or (isinstance(error, TransportError) and verb == "watch"):
-                    # A server that went (another may be there) or came back without its past: no reason to wait, at first.
-                    log.debug("%s: the watch broke: %s", self._resource.qualified, error)
-                    again += 1
-                    if again <= AT_ONCE:
-                        continue
-                else:
-                    log.log(
-                        logging.WARNING if failures == 0 else logging.DEBUG,
-                        "%s: cannot %s: %s",
-                        self._resource.qualified,
-                        verb,
-                        error,
-                    )
-            if self._clock.monotonic() - started >= HEALTHY_SECONDS:
-                failures = again = 0
-                continue
-            failures += 1
-            await self._client.pause(RECONNECT.delay(failures))
 
     async def _relist(self) -> None:
         # The first list may come out of the server's cache; after a 410 it must not be older than what we have seen.
@@ -150,12 +115,6 @@ class WatchInformer:
         if self._trim:
             obj["metadata"].pop("managedFields", None)
         return obj
-
-
-def is_ahead(error: ApiError) -> bool:
-    """We have seen versions that the server has not: its database was put back to an older state."""
-    causes = (error.details or {}).get("causes") or []
-    return any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
 
 
 class WatchInformers:

@@ -10,7 +10,6 @@ Bound: one short string per object.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from contextlib import aclosing
@@ -19,12 +18,12 @@ from typing import Generic, TypeVar
 from k1s.api.catalog import Resource
 from k1s.api.errors import ApiError
 from k1s.base.clock import Clock
-from k1s.client.informer import HEALTHY_SECONDS, RECONNECT, WATCH_SECONDS, is_ahead
+from k1s.client.informer import WATCH_SECONDS
 from k1s.client.interface import Client, Object
+from k1s.client.reconnect import Reconnect
 
 T = TypeVar("T")
 _END_OF_INITIAL = "k8s.io/initial-events-end"
-log = logging.getLogger("k1s.client.projection")
 
 
 class Projection(Generic[T]):
@@ -52,22 +51,15 @@ class Projection(Generic[T]):
 
     async def run(self) -> None:
         """Follow until cancelled. A server that cannot be reached is tried again for ever, with growing delays."""
-        failures = 0
+        retry = Reconnect(self._client, self._clock, self._resource.qualified)
         while True:
-            started = self._clock.monotonic()
+            retry.begin()
             try:
                 await self._follow()
+                await retry.ended()
             except ApiError as error:
-                if error.code == 410 or is_ahead(error):
+                if await retry.ended(error):
                     self._version = ""
-                else:
-                    level = logging.WARNING if failures == 0 else logging.DEBUG
-                    log.log(level, "%s: cannot watch: %s", self._resource.qualified, error)
-            if self._clock.monotonic() - started >= HEALTHY_SECONDS:
-                failures = 0
-                continue
-            failures += 1
-            await self._client.pause(RECONNECT.delay(failures))
 
     async def _follow(self) -> None:
         initial = not self._version

@@ -8,7 +8,6 @@ Bounds: one watch per distinct object referenced; it ends when the last pod that
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,18 +16,13 @@ from typing import Any
 from k1s.agent.pods.model import Object
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
-from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
 from k1s.client.interface import Client
-from k1s.client.servers import ServerAway
-
-log = logging.getLogger("k1s.agent.objects")
+from k1s.client.reconnect import Reconnect
 
 # (kind, namespace, name)
 Key = tuple[str, str, str]
-_RECONNECT = Backoff(initial=0.5, maximum=30.0, jitter=0.5)
 _FIRST_ANSWER = 60.0
-_HEALTHY = 5.0
 
 
 class ObjectUnavailable(Exception):
@@ -103,42 +97,34 @@ class ObjectCache:
 
     async def _follow(self, key: Key, entry: _Entry) -> None:
         kind, namespace, name = key
-        resource = builtin(kind)
-        failures = 0
+        retry = Reconnect(self._client, self._clock, f"{kind} {namespace}/{name}")
         while True:
+            retry.begin()
             try:
-                try:
-                    obj: Object | None = await self._client.get(resource, name, namespace)
-                except ApiError as error:
-                    if error.code != 404:
-                        raise
-                    obj = None
-                self._put(key, entry, obj)
-                version = obj["metadata"].get("resourceVersion", "") if obj is not None else ""
-                began = self._clock.monotonic()
-                watch: Any = self._client.watch(
-                    resource, namespace, resource_version=version, field_selector=f"metadata.name={name}"
-                )
-                async with aclosing(watch) as pairs:
-                    async for event, changed in pairs:
-                        if event in ("ADDED", "MODIFIED"):
-                            self._put(key, entry, changed)
-                        elif event == "DELETED":
-                            self._put(key, entry, None)
-                if self._clock.monotonic() - began >= _HEALTHY:
-                    failures = 0  # the server ends a watch now and then
-                    continue
-                failures += 1
-                await self._client.pause(_RECONNECT.delay(failures))
-            except ServerAway as error:
-                entry.fault = str(error)
-                await self._client.pause(_RECONNECT.maximum)
+                await self._watch(key, entry)
+                await retry.ended()
             except ApiError as error:
-                failures += 1
                 entry.fault = str(error)
-                if error.code == 403 and not entry.known.is_set():
-                    log.warning("%s %s/%s: %s", kind, namespace, name, error)
-                await self._client.pause(_RECONNECT.delay(failures))
+                await retry.ended(error, watching=entry.known.is_set())
+
+    async def _watch(self, key: Key, entry: _Entry) -> None:
+        kind, namespace, name = key
+        resource = builtin(kind)
+        try:
+            obj: Object | None = await self._client.get(resource, name, namespace)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            obj = None
+        self._put(key, entry, obj)
+        version = obj["metadata"].get("resourceVersion", "") if obj is not None else ""
+        watch: Any = self._client.watch(resource, namespace, resource_version=version, field_selector=f"metadata.name={name}")
+        async with aclosing(watch) as pairs:
+            async for event, changed in pairs:
+                if event in ("ADDED", "MODIFIED"):
+                    self._put(key, entry, changed)
+                elif event == "DELETED":
+                    self._put(key, entry, None)
 
     def _put(self, key: Key, entry: _Entry, obj: Object | None) -> None:
         before = entry.obj
