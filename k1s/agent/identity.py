@@ -51,17 +51,13 @@ class IdentityFiles:
 
     def known_server(self) -> str:
         """The server that this machine joined, "" if it has not."""
-        content = read_if_exists(self.identity)
-        return str(orjson.loads(content).get("server") or "") if content else ""
+        return str((self._read() or {}).get("server") or "")
 
     def result(self, name: str, address: str, server: str) -> JoinResult | None:
         """What is known from earlier, None unless it is all there and for this name."""
-        content = read_if_exists(self.identity)
+        known = self._read()
         paths = (self.server_ca, self.client_ca, *self.client, *self.serving)
-        if content is None or not all(path.exists() for path in paths):
-            return None
-        known = orjson.loads(content)
-        if known["node"] != name:
+        if known is None or known.get("node") != name or not all(path.exists() for path in paths):
             return None
         settings = known["settings"]
         return JoinResult(
@@ -87,12 +83,31 @@ class IdentityFiles:
         write_atomic(self.client_ca, answer["clientCA"].encode(), PUBLIC)
         write_atomic(self.client[0], answer["clientCertificate"].encode(), PUBLIC)
         write_atomic(self.serving[0], answer["servingCertificate"].encode(), PUBLIC)
-        identity = {"node": name, "address": addresses, "server": server, "settings": answer["settings"]}
-        write_atomic(self.identity, orjson.dumps(identity, option=orjson.OPT_INDENT_2), PUBLIC)
+        self._write({"node": name, "address": addresses, "server": server, "settings": answer["settings"]})
+
+    def update_settings(self, settings: dict[str, Any]) -> bool:
+        """What the server says now; whether that is new."""
+        known = self._read()
+        if known is None or {**known["settings"], **settings} == known["settings"]:
+            return False
+        self._write({**known, "settings": {**known["settings"], **settings}})
+        return True
 
     def discard(self) -> None:
         """This machine is no node any more. Its keys stay: they are the machine's."""
         self.identity.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        """None also for a file that a failing disk has damaged: then the machine joins anew."""
+        content = read_if_exists(self.identity)
+        try:
+            known = orjson.loads(content) if content else None
+        except orjson.JSONDecodeError:
+            known = None
+        return known if isinstance(known, dict) and isinstance(known.get("settings"), dict) else None
+
+    def _write(self, identity: dict[str, Any]) -> None:
+        write_atomic(self.identity, orjson.dumps(identity, option=orjson.OPT_INDENT_2), PUBLIC)
 
     def expired(self, now: float) -> bool:
         return now >= pki.validity(self.client[0].read_bytes()).not_after

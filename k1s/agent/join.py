@@ -19,14 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 from k1s.agent import key_requests
 from k1s.agent.config import AgentConfig
 from k1s.agent.identity import IdentityFiles, JoinResult
-from k1s.agent.join_request import ClockWrong, JoinError, Unreachable, clock_fault, fetch_ca, post, server_urls
+from k1s.agent.join_request import ClockWrong, JoinError, Unreachable, clock_fault, fetch_ca, get, post, server_urls
 from k1s.agent.load_balancer import known_servers, servers_file
 from k1s.base import pki
 from k1s.base.backoff import Backoff
@@ -36,6 +36,8 @@ from k1s.base.host import default_address, host_name
 
 log = logging.getLogger("k1s.agent.join")
 
+# A start with a server that is away is not held up for longer.
+_GLANCE = 1.0
 _RETRY = Backoff(initial=0.1, maximum=15.0)
 # A server beside us is usually a moment away: only a longer silence is worth a line. Then every so many tries.
 _QUIET_TRIES, _TRIES_PER_LINE = 4, 20
@@ -55,7 +57,9 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
         log.warning("the token is for another cluster than this machine's certificates: joining anew")
         known = None
     if known is not None and not files.expired(clock.now()):
-        return known
+        if await asyncio.to_thread(_refresh, files, given[0], clock.now()):
+            known = files.result(name, address, servers)
+        return known or _incomplete()
     if known is None:
         _check_token(config, token)
     failures = 0
@@ -77,10 +81,7 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
             failures += 1
             _tell(error, failures)
             await clock.sleep(_RETRY.delay(failures))
-    result = files.result(name, address, servers)
-    if result is None:
-        raise JoinError("the server's answer is incomplete")
-    return result
+    return files.result(name, address, servers) or _incomplete()
 
 
 async def renew(config: AgentConfig, addresses: str, clock: Clock = REAL_CLOCK) -> None:
@@ -112,7 +113,14 @@ def find_token(config: AgentConfig) -> str:
     """The token, "" if there is none: a machine that has joined does not need it any more."""
     if config.token or not config.token_file:
         return config.token.strip()
-    return (read_if_exists(Path(config.token_file)) or b"").decode().strip()
+    try:
+        return (read_if_exists(Path(config.token_file)) or b"").decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JoinError(f"--token-file: {config.token_file} cannot be read: {error}") from error
+
+
+def _incomplete() -> NoReturn:
+    raise JoinError("the server's answer is incomplete")
 
 
 def _server_needed() -> str:
@@ -130,6 +138,26 @@ def _check_token(config: AgentConfig, token: str) -> None:
             "the token is not a whole one (K10...::...): without the hash of the server's CA the server cannot be verified; "
             + _WHICH_TOKEN
         )
+
+
+def _refresh(files: IdentityFiles, server: str, now: float) -> bool:
+    """Ask the server, if it answers soon, for its settings and the time; whether the settings are new."""
+    try:
+        answer = get(server, "/v1-k1s/settings", files.server_ca, files.client, _GLANCE, now)
+        settings = orjson.loads(answer.body)
+    except ClockWrong as error:
+        log.warning("%s: %s", server, error)
+        return False
+    except (JoinError, Unreachable, orjson.JSONDecodeError) as error:
+        log.debug("%s: %s", server, error)
+        return False
+    fault = clock_fault(answer.server_time, now)
+    if fault:
+        log.warning("%s", fault)
+    changed = files.update_settings(settings)
+    if changed:
+        log.info("the server has other settings than before: %s", settings)
+    return changed
 
 
 def _with_learned(config: AgentConfig, servers: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,6 +90,16 @@ def post(server: str, path: str, body: bytes, headers: dict[str, str], ca: bytes
     return parsed
 
 
+def get(server: str, path: str, ca: Path, identity: tuple[Path, Path], timeout: float, now: float) -> Reply:
+    """The answer to the node that this machine is. Raises JoinError, Unreachable."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.load_cert_chain(*identity)
+    try:
+        return _request(server, "GET", path, b"", {}, context, timeout)
+    except ssl.SSLCertVerificationError as error:
+        raise _explained(server, error, now) from error
+
+
 def clock_fault(server_time: float, now: float) -> str:
     """What is wrong with this machine's clock, "" if it agrees with the server's."""
     if not server_time or abs(now - server_time) < CLOCK_TOLERANCE:
@@ -112,10 +123,18 @@ def _explained(server: str, error: ssl.SSLCertVerificationError, now: float) -> 
     return ClockWrong(f"its certificate {state}: {fault or 'is the clock of the server right?'}")
 
 
-def _request(server: str, method: str, path: str, body: bytes, headers: dict[str, str], context: ssl.SSLContext) -> Reply:
+def _request(
+    server: str,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    context: ssl.SSLContext,
+    timeout: float = _TIMEOUT,
+) -> Reply:
     """One exchange. Raises Unreachable when trying again may help, JoinError when not."""
     url = urlsplit(server)
-    connection = http.client.HTTPSConnection(url.hostname or "", url.port or _PORT, timeout=_TIMEOUT, context=context)
+    connection = http.client.HTTPSConnection(url.hostname or "", url.port or _PORT, timeout=timeout, context=context)
     try:
         connection.request(method, path, body=body or None, headers=headers)
         response = connection.getresponse()

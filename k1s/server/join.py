@@ -3,6 +3,7 @@
 GET /cacerts            the server CA, to anyone: its hash stands in the token
 POST /v1-k1s/join       with a join token: certificates for a node name
 POST /v1-k1s/renew      with the node's present certificate, even an expired one, and a signature of its key
+GET /v1-k1s/settings    what the server was told about the cluster, to its nodes
 
 Owns: JoinHandler. Called by: server/app. Never does: make Node objects (the agent does), know tokens (server/tokens).
 
@@ -37,7 +38,8 @@ from k1s.server.tokens import JoinTokens
 
 log = logging.getLogger("k1s.server.join")
 
-PATHS = ("/cacerts", "/v1-k1s/join", "/v1-k1s/renew")
+_SETTINGS = "/v1-k1s/settings"
+PATHS = ("/cacerts", "/v1-k1s/join", "/v1-k1s/renew", _SETTINGS)
 SIGNATURE_HEADER = "X-K1s-Signature"
 _LARGEST_BODY = 64 * 1024
 _MOST_ADDRESSES = 16
@@ -75,10 +77,13 @@ class JoinHandler:
     async def _route(self, request: Request) -> Response:
         if request.path not in PATHS:
             raise path_not_found()
-        if request.method != ("GET" if request.path == "/cacerts" else "POST"):
+        if request.method != ("GET" if request.path in ("/cacerts", _SETTINGS) else "POST"):
             raise method_not_allowed()
         if request.path == "/cacerts":
             return Response(200, self._certificates.server_ca_pem, "application/x-pem-file")
+        if request.path == _SETTINGS:
+            self._check_node(request)
+            return Response(200, orjson.dumps(self._settings()))
         if request.path == "/v1-k1s/join":
             # Before the body is read: strangers get to send a header, no more.
             user = self._check_token(request)
@@ -92,6 +97,25 @@ class JoinHandler:
         user = self._tokens.check(value.strip())
         request.context["user"] = user  # for the audit log
         return user
+
+    def _check_node(self, request: Request) -> None:
+        peer = request.peer
+        if peer is None or peer.organizations != ("system:nodes",):
+            raise unauthorized()
+        name = peer.common_name.removeprefix("system:node:")
+        request.context["user"] = UserInfo(peer.common_name, peer.organizations)
+        if not self._keys.holds(name, peer.key_fingerprint):
+            raise node_identity.removed(name)
+
+    def _settings(self) -> dict[str, str]:
+        config = self._config
+        return {
+            "clusterCIDR": config.cluster_cidr,
+            "serviceCIDR": config.service_cidr,
+            "clusterDNS": config.cluster_dns,
+            "clusterDomain": config.cluster_domain,
+            "networkBackend": config.network_backend,
+        }
 
     async def _join(self, raw: bytes, user: UserInfo) -> Response:
         body = _parsed(raw)
@@ -142,7 +166,7 @@ class JoinHandler:
         await self._client.update(resource, {**found, "data": node_identity.record_data(fingerprint)})
 
     def _issue(self, name: str, body: dict[str, Any]) -> Response:
-        now, config = self._clock.now(), self._config
+        now = self._clock.now()
         client = pki.Subject(f"system:node:{name}", ("system:nodes",))
         serving = pki.Subject(client.common_name, client.organizations, (name, *_addresses(body)))
         _csr(body, "servingRequest")
@@ -152,13 +176,7 @@ class JoinHandler:
             "servingCertificate": _issued(certificates.ca("kubelet-ca"), body, "servingRequest", serving, "server", now),
             "serverCA": certificates.server_ca_pem.decode(),
             "clientCA": certificates.client_ca_pem.decode(),
-            "settings": {
-                "clusterCIDR": config.cluster_cidr,
-                "serviceCIDR": config.service_cidr,
-                "clusterDNS": config.cluster_dns,
-                "clusterDomain": config.cluster_domain,
-                "networkBackend": config.network_backend,
-            },
+            "settings": self._settings(),
         }
         return Response(200, orjson.dumps(answer), headers=[("Cache-Control", "no-store")])
 

@@ -1,8 +1,8 @@
 """A node that was removed from its cluster: its pods end, the agent rests, and comes back only with a token.
 
 Owns: NodeRemoved, the end of the node's work, and the rest after it. Called by: agent/app, as a part and around all parts.
-Never does: find out (register and lease do, from the server's own words, heard twice over TLS); exit: a supervisor would start
-the agent again and again.
+Never does: believe anything but the server's own words, heard twice (register and lease hear them, too); exit: a supervisor would
+start the agent again and again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
+from k1s.api import node_identity
+from k1s.api.catalog import builtin
+from k1s.api.errors import ApiError
 
 log = logging.getLogger("k1s.agent.node")
 
 AT_START, LATER = "at start", "later"
 # Pods get this long to end in peace; what is left is killed.
 _PATIENCE = 60.0
+_ASK, _ASK_SECONDS = 2, 0.5
 
 
 class NodeRemoved(Exception):
@@ -34,8 +38,15 @@ class _RemovedLater(NodeRemoved):
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     """The part: once the node is removed, end its pods while the network still serves them, then all other parts."""
+    node, gone = builtin("Node"), asyncio.Event()
+    informer = agent.informers.informer(node, field_selector=f"metadata.name={agent.node_name}")
+    informer.add_handler(lambda old, new: gone.set() if new is None else None)
+    asking = asyncio.create_task(_ask(agent, gone), name="removal-ask")
     ready()
-    await agent.removed.wait()
+    try:
+        await agent.removed.wait()
+    finally:
+        asking.cancel()
     log.error("node %s was removed from the cluster: ending its %d pods", agent.node_name, len(agent.pods))
     for handler in agent.removal_handlers:
         handler()
@@ -45,6 +56,23 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
     except TimeoutError:
         log.warning("%d pods did not end in %.0f s and are killed", len(agent.pods), _PATIENCE)
     raise _RemovedLater(agent.node_name)
+
+
+async def _ask(agent: AgentContext, gone: asyncio.Event) -> None:
+    """The Node was seen to go: what does the server say? (Without this the next heartbeat finds out.)"""
+    while not agent.removed.is_set():
+        await gone.wait()
+        gone.clear()
+        for _ in range(_ASK):
+            try:
+                await agent.client.get(builtin("Node"), agent.node_name)
+                break
+            except ApiError as error:
+                if not node_identity.says_removed(error):
+                    break
+            await agent.clock.sleep(_ASK_SECONDS)
+        else:
+            agent.removed.set()
 
 
 async def ended_by(work: Coroutine[Any, Any, None]) -> str:

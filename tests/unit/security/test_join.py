@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import stat
 import sys
@@ -59,6 +60,7 @@ async def test_the_second_start_needs_neither_token_nor_server(cluster: Cluster,
     again = await ensure_credentials(replace(agent(cluster, tmp_path), token="", server="https://127.0.0.1:1"), clock)
     assert replace(again, server=first.server) == first
     assert cluster.seen == []
+    await cluster.listener.close(0)
     # Nor need it be told again which server it has joined.
     assert (await ensure_credentials(replace(agent(cluster, tmp_path), token="", server=""), clock)).server == cluster.url
 
@@ -156,6 +158,44 @@ async def test_a_forgotten_name_is_free(cluster: Cluster, tmp_path: Path, clock:
     await ensure_credentials(replace(first, data_dir=tmp_path / "other"), clock)
     with pytest.raises(JoinError, match="was removed from this cluster"):
         await AgentCertificates(first, joined, clock).renew("192.0.2.10")
+
+
+async def test_settings_that_the_server_has_changed_are_learned_at_the_next_start(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    config = agent(cluster, tmp_path)
+    assert (await ensure_credentials(config, clock)).network_backend == "vxlan"
+    cluster.handler._config = replace(cluster.config, network_backend="host-gw", cluster_domain="example.org")
+    result = await ensure_credentials(config, clock)
+    assert (result.network_backend, result.cluster_domain, result.cluster_cidr) == ("host-gw", "example.org", "10.42.0.0/16")
+    # They stay when the server is away,
+    offline = replace(config, server="https://127.0.0.1:1")
+    assert (await ensure_credentials(offline, clock)).network_backend == "host-gw"
+    # and are for the cluster's nodes.
+    registered(informers)
+    informers.drop("Node", "node-1")
+    cluster.handler._config = cluster.config
+    assert (await ensure_credentials(config, clock)).network_backend == "host-gw"
+
+
+async def test_an_identity_of_before_there_were_backends(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    file = joined.server_ca.parent / "identity.json"
+    known = json.loads(file.read_bytes())
+    del known["settings"]["networkBackend"], known["server"]
+    file.write_text(json.dumps(known))
+    assert (await ensure_credentials(replace(config, server="https://127.0.0.1:1"), clock)).network_backend == "vxlan"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"node": "node-1"}'])
+async def test_a_damaged_identity_is_made_anew(cluster: Cluster, tmp_path: Path, clock: Now, content: str) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    (joined.server_ca.parent / "identity.json").write_text(content)
+    with pytest.raises(JoinError, match="has not joined"):
+        await ensure_credentials(replace(config, token=""), clock)
+    assert await ensure_credentials(config, clock) == joined
 
 
 async def test_renewal_while_running(
