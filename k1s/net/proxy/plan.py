@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from k1s.net.announce.eligible import pool_addresses
 from k1s.net.family import Family, parse_address, parse_network
 from k1s.net.proxy.endpoints import Place, choose
 
@@ -135,6 +136,8 @@ def plan_service(
     cluster_ips = [ip for ip in spec.get("clusterIPs") or [spec["clusterIP"]] if family.owns(ip) and ip not in own_addresses]
     for ip in cluster_ips:
         plan.put(ip, "cluster-ips", ip, "")
+    for ip in filter(family.owns, pool_addresses(service)):
+        plan.put(ip, "pool-ips", ip, "")
     outside_ips = _outside_addresses(service, family)
     guards = _source_ranges(service, family, place)
     exposed = spec.get("type") in ("NodePort", "LoadBalancer")

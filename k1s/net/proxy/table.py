@@ -73,7 +73,7 @@ def chain_text(family: Family, chain: Chain) -> str:
 def _maps(family: Family) -> str:
     kind, ip = family.address_type, family.name
     frontend = {"ip": f"{kind} . inet_proto . inet_service", "port": "inet_proto . inet_service"}
-    text = f"\tset cluster-ips {{ type {kind}; }}\n"
+    text = f"\tset cluster-ips {{ type {kind}; }}\n\tset pool-ips {{ type {kind}; }}\n"
     for over in ("ip", "port"):
         text += f"\tmap service-{over}s {{ type {frontend[over]} : verdict; }}\n"
         text += f"\tmap local-{over}s {{ type {frontend[over]} : verdict; }}\n"
@@ -113,6 +113,7 @@ def _ranges(family: Family, ranges: Ranges) -> str:
 
 
 def _nat(family: Family) -> str:
+    """Before host ports (-100), which answer on every local address: a node that announces a pool address has that too."""
     ip = family.name
     here = f"fib daddr type local {ip} daddr != {family.loopback}"
     away = "".join(
@@ -131,11 +132,11 @@ def _nat(family: Family) -> str:
 		{here} meta l4proto . th dport vmap @local-ports
 	}}
 	chain prerouting {{
-		type nat hook prerouting priority -100; policy accept;
+		type nat hook prerouting priority -101; policy accept;
 		jump dispatch
 	}}
 	chain output {{
-		type nat hook output priority -100; policy accept;
+		type nat hook output priority -101; policy accept;
 		jump dispatch
 	}}
 	chain guard {{
@@ -157,6 +158,7 @@ def _nat(family: Family) -> str:
 
 
 def _refuse(family: Family) -> str:
+    """Also what is sent to a pool address and no Service's port: the node that announces it must not answer with its own."""
     ip = family.name
     here = f"fib daddr type local {ip} daddr != {family.loopback}"
     hooks = "".join(
@@ -179,6 +181,7 @@ def _refuse(family: Family) -> str:
 		{here} meta l4proto . th dport vmap @dead-ports
 		{ip} saddr != @cluster-pods fib saddr type != local jump dead-outsiders
 		{ip} daddr @cluster-ips goto refuse
+		meta l4proto {{ tcp, udp, sctp }} {ip} daddr @pool-ips goto refuse
 	}}
 	chain dead-outsiders {{
 		{ip} daddr . meta l4proto . th dport @dead-local-ips drop
