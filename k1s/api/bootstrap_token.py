@@ -13,9 +13,8 @@ import base64
 import binascii
 import re
 import secrets
+from datetime import UTC, datetime
 from typing import Any
-
-from k1s.base.clock import parse_rfc3339, rfc3339
 
 Object = dict[str, Any]
 
@@ -41,7 +40,7 @@ def new_secret(identity: str, secret: str, description: str, expires: float | No
         "token-id": identity,
         "token-secret": secret,
         "description": description,
-        "expiration": rfc3339(expires) if expires is not None else "",
+        "expiration": datetime.fromtimestamp(int(expires), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if expires is not None else "",
         "usage-bootstrap-authentication": "true",
     }
     return {
@@ -85,9 +84,10 @@ def seconds_left(secret: Object, now: float) -> float | None:
     if not text:
         return None
     try:
-        return parse_rfc3339(text) - now
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return 0.0
+    return moment.timestamp() - now if moment.tzinfo is not None else 0.0
 
 
 def may_authenticate(secret: Object) -> bool:
