@@ -51,7 +51,21 @@ table {table} {{
 		ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade
 		oifname "{VXLAN}" {ip} saddr != @cluster-ranges snat to {pods[1]}
 	}}
-}}
+{_IPV6_MANNERS if family.version == 6 else ""}}}
+"""
+
+
+# What a sysctl does for IPv4 (setup): no pod speaks for addresses elsewhere, and none is told of a shorter way to another
+# pod, past this host's rules.
+_IPV6_MANNERS = f"""\
+	chain spoofed {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "{BRIDGE}" ip6 saddr != {{ ::, fe80::/10 }} fib saddr . iif oif missing drop
+	}}
+	chain redirects {{
+		type filter hook output priority filter; policy accept;
+		oifname "{BRIDGE}" icmpv6 type nd-redirect drop
+	}}
 """
 
 

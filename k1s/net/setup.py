@@ -21,6 +21,8 @@ DEFAULT_MTU = 1500
 # (see veth.configure_pod), the kernel must not tell them of a shorter way. rp_filter: no pod speaks for addresses elsewhere.
 # route_localnet: see hostport.
 _BRIDGE_SYSCTLS = {"send_redirects": "0", "rp_filter": "1"}
+# No second of waiting until the bridge may ask for pods' hardware addresses, and no pod that makes itself the host's router.
+_BRIDGE_SYSCTLS_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 _ROUTE_LOCALNET = {f"net/ipv4/conf/{names.BRIDGE}/route_localnet": "1"}
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 
@@ -73,7 +75,8 @@ def ipam_in_use(network: PodNetwork) -> bool:
 
 def _forward_ipv6(memory: Path) -> None:
     """A router ignores router advertisements unless told otherwise: then a host that lives by them would lose its way out."""
-    listening = [path for path in _IPV6.glob("*/accept_ra") if path.read_text().strip() == "1"]
+    others = [path for path in _IPV6.glob("*/accept_ra") if path.parent.name not in ("all", "default", "lo", *names.LINKS)]
+    listening = [p for p in others if not names.is_veth(p.parent.name) and p.read_text().strip() == "1"]
     sysctl.write({f"net/ipv6/conf/{path.parent.name}/accept_ra": "2" for path in listening}, memory)
     sysctl.write({"net/ipv6/conf/all/forwarding": "1"}, memory)
 
@@ -89,6 +92,8 @@ def ensure_bridge(network: PodNetwork, *, localnet: bool = False) -> None:
     network.bridge = link.ensure_link(names.BRIDGE, "bridge", mtu=network.mtu, mac=network.bridge_mac, addresses=held)
     link.remove_addresses(names.BRIDGE, held)
     sysctl.write({f"net/ipv4/conf/{names.BRIDGE}/{name}": value for name, value in _BRIDGE_SYSCTLS.items()})
+    if any(pods.version == 6 for pods in network.ipam.networks):
+        sysctl.write({f"net/ipv6/conf/{names.BRIDGE}/{name}": value for name, value in _BRIDGE_SYSCTLS_IPV6.items()})
     if localnet:
         sysctl.write(_ROUTE_LOCALNET)
 
