@@ -254,3 +254,77 @@ def test_a_cut_link_is_noticed_and_mended(hosts: Hosts) -> None:
     began = time.monotonic()
     eventually(lambda: hosts.kubectl("logs", "web", check=False).returncode == 0, 20, "the tunnel to be back")
     assert time.monotonic() - began < 10
+
+
+def stamps(hosts: Hosts) -> list[float]:
+    return [float(line) for line in hosts.exec("restless", "cat", "/data/starts", check=False).split() if line]
+
+
+def test_the_server_away_for_half_a_minute(hosts: Hosts) -> None:
+    """kill -9: containers are started again meanwhile, Services answer, agents are calm, and then everything catches up."""
+    b = hosts["b"]
+    restless = pod("restless", "b", "sleep", "100000", volumes=[{"name": "data", "emptyDir": {}}])
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    restless["spec"]["containers"][0]["volumeMounts"] = mounts
+    ends = {"name": "ends", "image": BUSYBOX, "volumeMounts": mounts}
+    restless["spec"]["containers"].append({**ends, "command": ["sh", "-c", "date +%s >> /data/starts; sleep 4"]})
+    apply(hosts, restless)
+    eventually(lambda: stamps(hosts), 20, "the container's first start")
+    address = hosts.get("service", "web")["spec"]["clusterIP"]
+    before, process = len(b.log.read_text().splitlines()), hosts.server.server
+    assert process is not None
+    process.kill()
+    process.wait(10)
+    killed, served = time.time(), 0
+    while time.time() < killed + 30:
+        answer = run(*b.inside("curl", "-s", "--max-time", "2", f"http://{address}/"), check=False)
+        served += answer.stdout == "from-b\n"
+        time.sleep(2)
+    hosts.server.start(wait=False)
+    back = time.time()
+    eventually(lambda: hosts.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 20, "the server")
+    eventually(lambda: hosts.kubectl("logs", "web", check=False).stdout == "up\n", 10, "the tunnel to be back")
+    restored = time.time() - back
+    assert served >= 12, "the Service answered all the time"
+    assert any(killed < start < back for start in stamps(hosts)), "the container was started again meanwhile"
+    lines = [line for line in b.log.read_text().splitlines()[before:] if "k1s.agent.containerd" not in line]
+    assert 2 <= len(lines) <= 4, "\n".join(lines)
+    restarts = eventually(lambda: hosts.get("pod", "restless")["status"]["containerStatuses"], 5)
+    assert max(status["restartCount"] for status in restarts) >= 1
+    assert restored < 10
+    assert set(hosts.readiness().values()) == {"True"}
+
+
+@pytest.fixture
+def apart(tools: Path) -> Iterator[Hosts]:
+    """A server on a host that is no node: `--disable-agent`."""
+    made = Hosts(f"s{os.getpid() % 100000}", ("a", "b"))
+    try:
+        made.create_network()
+        made.server.start("--disable-agent", wait=False)
+        eventually(lambda: made.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 30, "the server")
+        made["b"].join(made.url, made.token)
+        made.wait_ready("b")
+        yield made
+    finally:
+        made.remove()
+
+
+def test_a_server_that_is_no_node_reaches_pods_and_services(apart: Hosts) -> None:
+    shut(apart["b"])
+    apply(apart, web("b"), *hook("b"))
+    apart.kubectl("expose", "pod", "web", "--port=80", "--target-port=8080")
+    apart.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/hook", "--timeout=60s")
+    assert apart.kubectl("get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/").stdout == "from-b\n"
+    assert apart.kubectl("get", "--raw", "/api/v1/namespaces/default/services/web:80/proxy/").stdout == "from-b\n"
+    assert apart.exec("web", "cat", "/www/index.html") == "from-b\n"
+    eventually(lambda: "the hook on b says no" in secret(apart), 15, "the webhook to be called")
+    apart.kubectl("wait", "--for=condition=Available", "apiservice/v1.far.example", "--timeout=20s")
+    # A webhook by the Service's address: only nodes know the way there.
+    address = apart.get("service", "hook")["spec"]["clusterIP"]
+    config = apart.get("validatingwebhookconfiguration", "far")
+    client = config["webhooks"][0]["clientConfig"]
+    # The certificate names the Service, not its address: that the server says so shows that it got there.
+    config["webhooks"][0]["clientConfig"] = {"url": f"https://{address}/", "caBundle": client["caBundle"]}
+    apart.kubectl("replace", "-f", "-", input=json.dumps(config))
+    eventually(lambda: "x509" in secret(apart), 15, secret(apart))
