@@ -29,6 +29,7 @@ def table(title: str, config: type[Any]) -> str:
         if "flag" not in meta:
             continue
         short = f", `-{meta['short']}`" if meta["short"] else ""
+        short = (f", `--{meta['alias']}`" if meta["alias"] else "") + short
         default = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
         env = f"`{meta['env']}`" if meta["env"] else ""
         lines.append(f"| `--{meta['flag']}`{short} | {f'`{default}`' if default else ''} | {env} | {meta['help']} |")

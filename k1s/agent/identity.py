@@ -53,6 +53,10 @@ class IdentityFiles:
         """The server that this machine joined, "" if it has not."""
         return str((self._read() or {}).get("server") or "")
 
+    def known_addresses(self) -> str:
+        """Those that the certificates are for, "" if there are none."""
+        return str((self._read() or {}).get("address") or "")
+
     def result(self, name: str, address: str, server: str) -> JoinResult | None:
         """What is known from earlier, None unless it is all there and for this name."""
         known = self._read()

@@ -49,6 +49,9 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
     """Credentials for this node, asked for if need be; waits while the server cannot be reached. Raises JoinError."""
     files = IdentityFiles(config.tls_dir)
     name, address = node_identity(config)
+    if not config.node_ip and files.known_addresses().partition(",")[0] == address:
+        # The host has not moved: its address of the other family, which is found out later, is most likely the same, too.
+        address = files.known_addresses()
     token = find_token(config)
     given = server_urls(config.server or files.known_server() or _server_needed())
     servers = ",".join(given)

@@ -146,7 +146,7 @@ def _read_files(fields: _Fields, path: Path, *, must_exist: bool) -> dict[str, A
     if directory.is_dir():
         files += sorted(directory.glob("*.yaml"))
     values: dict[str, Any] = {}
-    aliases = {field.metadata["alias"]: flag for flag, (_, field) in fields.items()}
+    aliases = {alias: flag for flag, (_, field) in fields.items() if (alias := field.metadata["alias"])}
     for file in files:
         for written, value in _read_yaml(file).items():
             key = aliases.get(written, written)

@@ -22,7 +22,7 @@ class Server:
 @dataclass(frozen=True)
 class Agent:
     home: Path = option("home", Path("/h"), "where")
-    label: str = option("label", "", "a label")
+    label: str = option("label", "", "a label", alias="mark")
 
 
 def read(tmp_path: Path, *argv: str, env: dict[str, str] | None = None) -> Server:
@@ -59,6 +59,17 @@ def test_faults_are_one_line(tmp_path: Path, argv: list[str], file: str, words: 
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_another_name_of_a_flag_is_as_good(tmp_path: Path) -> None:
+    def label(*argv: str) -> str:
+        return load(Agent, argv, program="x", description="", config_file=tmp_path / "config.yaml", environ={}).label
+
+    assert label("--mark=a") == label("--label", "a") == "a"
+    (tmp_path / "config.yaml").write_text("mark: b\n")
+    assert label() == "b"
+    assert label("--label=c") == "c"
+    assert as_flags(Agent(label="d")) == ["--label=d"]
 
 
 def test_two_configs_share_a_flag_and_survive_an_argv(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ async def test_a_certificate_that_is_due_at_once_is_not_renewed_again_and_again(
 
 
 async def test_a_machine_that_moves_while_it_runs_gets_a_certificate_for_its_new_address(
-    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
@@ -239,3 +239,10 @@ async def test_a_machine_that_moves_while_it_runs_gets_a_certificate_for_its_new
         assert wanted <= sans
         assert "192.0.2.10" not in sans
     task.cancel()
+    # At its next start it knows both: nothing is asked for again.
+    monkeypatch.setattr("k1s.agent.join.default_address", lambda: "192.0.2.12")
+    again = await ensure_credentials(replace(config, node_ip=""), clock)
+    assert (again.node_ip, again.moved) == ("192.0.2.12,2001:db8::12", False)
+    monkeypatch.setattr("k1s.agent.join.default_address", lambda: "192.0.2.13")
+    again = await ensure_credentials(replace(config, node_ip=""), clock)
+    assert (again.node_ip, again.moved) == ("192.0.2.13", True)
