@@ -30,7 +30,9 @@ from k1s.net.dns.upstream import Upstream, UpstreamError, parse_upstream
 from k1s.net.dns.wire import Name, Question
 
 MOST_UNDER_WAY = 512
-QUESTION_SECONDS, ROUNDS, SHUNNED_SECONDS, LOOP_SECONDS, FAILURE_SECONDS = 5.0, 2, 10.0, 30.0, 2.0
+QUESTION_SECONDS, ROUNDS, FAILURE_SECONDS = 5.0, 2, 2.0
+# How often our own question goes to a resolver at most: after a failure, to one that failed before, to one that loops.
+PROBE_SECONDS, SHUNNED_SECONDS, LOOP_SECONDS = 2.0, 10.0, 30.0
 _MOST_RESOLVERS, _MOST_FAILURES, _MOST_PROBES = 3, 1024, 64
 _log = logging.getLogger("k1s.net.dns")
 
@@ -106,7 +108,7 @@ class Forwarder:
                 "or k1s others (--resolv-conf, or 'upstreams' in the ConfigMap kube-system/k1s-dns)",
                 upstream,
             )
-        upstream.looping = True
+        upstream.looping = upstream.returned = True
         upstream.failed_at = self._clock.monotonic()
         return True
 
@@ -161,9 +163,8 @@ class Forwarder:
 
     def _failed(self, upstream: Upstream) -> None:
         self._metrics.failures.add(str(upstream))
-        if upstream.failed_at is None:
-            # A loop looks like silence from here: our own server waits for the answer too.
-            self._probe(upstream)
+        # A loop looks like silence from here: our own server waits for the answer too.
+        self._probe(upstream, PROBE_SECONDS)
         upstream.failed_at = self._clock.monotonic()
 
     def _order(self, name: Name) -> list[Upstream]:
@@ -173,11 +174,9 @@ class Forwarder:
         )
         if group is None:
             group = self._fixed or self._default()
-        now = self._clock.monotonic()
         for upstream in group:
-            rest = LOOP_SECONDS if upstream.looping else SHUNNED_SECONDS
-            if upstream.failed_at is not None and upstream.failed_at + rest <= now:
-                self._probe(upstream)
+            if upstream.failed_at is not None:
+                self._probe(upstream, LOOP_SECONDS if upstream.looping else SHUNNED_SECONDS)
         found = sorted((u for u in group if not u.looping), key=lambda upstream: upstream.failed_at is not None)
         if not found:
             fault = "every resolver sends questions back to the cluster's DNS"
@@ -203,11 +202,12 @@ class Forwarder:
             raise ForwardError(f"{self._file} names no resolver but the cluster's own")
         return self._host
 
-    def _probe(self, upstream: Upstream) -> None:
-        """Ask it for a name that only we know, once at a time; see `came_back`."""
-        if upstream.probing or len(self._probes) >= _MOST_PROBES:
+    def _probe(self, upstream: Upstream, seconds: float = 0.0) -> None:
+        """Ask it for a name that only we know, once at a time and not more often than that; see `came_back`."""
+        now = self._clock.monotonic()
+        if upstream.probing or now < upstream.probed_at + seconds or len(self._probes) >= _MOST_PROBES:
             return
-        upstream.probing = True
+        upstream.probing, upstream.probed_at = True, now
         name = (secrets.token_hex(8), secrets.token_hex(8))
         self._probes[name] = upstream
         task = asyncio.ensure_future(self._await_probe(upstream, name))
@@ -215,17 +215,16 @@ class Forwarder:
         task.add_done_callback(self._tasks.discard)
 
     async def _await_probe(self, upstream: Upstream, name: Name) -> None:
-        looped, upstream.looping = upstream.looping, False
+        upstream.returned = False
         try:
             await upstream.ask(wire.parse_question(wire.encode_query(name, wire.HINFO, 0)))
-            if upstream.looping:
+            if upstream.returned:
                 return
-            if looped:
+            if upstream.looping:
                 _log.info("%s does not send questions back any more", upstream)
-            upstream.failed_at = None
+            upstream.looping, upstream.failed_at = False, None
         except UpstreamError:
             upstream.failed_at = self._clock.monotonic()
-            upstream.looping = upstream.looping or looped
         finally:
             upstream.probing = False
             del self._probes[name]

@@ -52,7 +52,8 @@ class DnsServer:
         self._forwarder = forwarder
         self._addresses, self._port = tuple(addresses), port
         self.metrics = metrics or DnsMetrics()
-        self._replies = ReplyTable()
+        # One for each family, "1" and "2" as CoreDNS labels them.
+        self._replies = {_family(address): ReplyTable() for address in self._addresses}
         self.metrics.entries = lambda: len(forwarder.cache)
         self._udp: list[socket.socket] = []
         self._tcp = Connections(self._answer_tcp)
@@ -81,12 +82,11 @@ class DnsServer:
         self._port = port
         for address in self._addresses:
             self._port = await self._tcp.listen(address, self._port)
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            udp = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._udp.append(udp)
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             udp.bind((address, self._port))
-            loop.add_reader(udp, self._readable, udp, "2" if family == socket.AF_INET6 else "1")
+            loop.add_reader(udp, self._readable, udp, _family(address))
 
     def _close(self) -> None:
         for udp in self._udp:
@@ -104,15 +104,18 @@ class DnsServer:
 
     def changed(self) -> None:
         """Services or settings are not what they were."""
-        self._replies.forget()
+        for table in self._replies.values():
+            table.forget()
 
     def endpoints_changed(self, services: Iterable[str]) -> None:
         """EndpointSlices of these (namespace/name) are not what they were."""
-        self._replies.forget_endpoints(services)
+        changed = list(services)
+        for table in self._replies.values():
+            table.forget_endpoints(changed)
 
     def _readable(self, udp: socket.socket, family: str) -> None:
         began = time.monotonic()
-        get, receive, send = self._replies.get, udp.recvfrom, udp.sendto
+        get, receive, send = self._replies[family].get, udp.recvfrom, udp.sendto
         answered, late = 0, False
         for _ in range(_BATCH):
             try:
@@ -158,17 +161,17 @@ class DnsServer:
             self._later(question, question.size, "udp", family, send)
             return None
         tally = self._tally(question, reply, "udp", family)
-        return drawn(message[:2], self._keep(message[2:], question, reply, tally))
+        return drawn(message[:2], self._keep(family, message[2:], question, reply, tally))
 
-    def _keep(self, key: bytes, question: Question, reply: Reply, tally: Tally) -> Entry:
+    def _keep(self, family: str, key: bytes, question: Question, reply: Reply, tally: Tally) -> Entry:
         tally.count += 1
         if not question.plain:
             reply = Reply(reply.message, until=0.0)
-        return self._replies.put(key, reply, tally)
+        return self._replies[family].put(key, reply, tally)
 
     def _answer_tcp(self, message: bytes, family: str, send: Callable[[bytes], None]) -> bool:
         """Answer, at once or later; False for what deserves no answer."""
-        entry = self._replies.get(TCP + message[2:])
+        entry = self._replies[family].get(TCP + message[2:])
         if entry is not None and entry[1] > time.monotonic():
             entry[2].count += 1
             send(drawn(message[:2], entry))
@@ -184,7 +187,7 @@ class DnsServer:
         reply = self.resolver.answer(question, 65535)
         if reply is not None:
             tally = self._tally(question, reply, "tcp", family)
-            send(drawn(message[:2], self._keep(TCP + message[2:], question, reply, tally)))
+            send(drawn(message[:2], self._keep(family, TCP + message[2:], question, reply, tally)))
             self.metrics.took(time.monotonic() - began)
         elif not self._later(question, 65535, "tcp", family, send):
             send(wire.encode(question, wire.SERVFAIL, authoritative=False))
@@ -216,6 +219,10 @@ class DnsServer:
 
     def _tally(self, question: Question, reply: Reply, proto: str, family: str) -> Tally:
         return self.metrics.tally(proto, family, question.type, reply.message[3] & 0xF, reply.source)
+
+
+def _family(address: str) -> str:
+    return "2" if ":" in address else "1"
 
 
 def _send(udp: socket.socket, answer: bytes, client: Any) -> None:

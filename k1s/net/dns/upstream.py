@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import secrets
 import socket
 import struct
@@ -30,13 +31,16 @@ class UpstreamError(Exception):
 
 
 class Upstream:
-    """`failed_at`: monotonic time of the last failure if it has not answered since; `looping`: it sends questions back."""
+    """`failed_at`: monotonic time of the last failure if it has not answered since; `looping`: it sends questions back;
+    `probed_at`, `probing`, `returned`: when it was last asked our own question, that it is just now, that this came back."""
 
     def __init__(self, address: str, port: int = 53) -> None:
         self.address, self.port = address, port
         self.failed_at: float | None = None
         self.looping = False
+        self.returned = False
         self.probing = False
+        self.probed_at = -math.inf
         self._edns = True
 
     def __str__(self) -> str:

@@ -47,6 +47,7 @@ async def test_each_question_has_a_port_of_its_own(world: World) -> None:
 async def test_nobody_waits_again_for_a_dead_resolver_and_it_comes_back_by_itself(world: World) -> None:
     await until(lambda: world.first.probes == 1, "looked at when the server starts")
     world.first.mode = "silent"
+    world.clock.ahead += forward.PROBE_SECONDS
     assert data(await world.udp("a.example")) == ["192.0.2.53"]
     await until(lambda: world.first.probes == 2, "silence may be a loop")
     await asyncio.sleep(0.2)
@@ -126,6 +127,7 @@ def loops(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_loop_that_begins_later_is_found_by_its_silence(world: World, caplog: pytest.LogCaptureFixture) -> None:
     assert data(await world.udp("a.example")) == ["192.0.2.53"]
     world.first.mode = "loop"
+    world.clock.ahead += forward.PROBE_SECONDS
     assert data(await world.udp("b.example")) == ["192.0.2.53"]
     await until(lambda: len(loops(caplog)) == 1, "found")
 
