@@ -131,14 +131,18 @@ class Dialer:
         return next(iter(self._tunnels.nodes()), "")
 
     def _owner(self, host: str) -> tuple[str, bool]:
-        """The node that has this address, and whether it is one of its pods'; "" if none."""
+        """The node that has this address, and whether it is one of its pods'; "" if none.
+
+        Ranges are the server's word, addresses the nodes' own: what two of them claim belongs to neither.
+        """
+        claims: list[str] = []
         for node in self._nodes.list():
-            if any(entry.get("address") == host for entry in node.get("status", {}).get("addresses") or ()):
-                return node["metadata"]["name"], False
             spec = node.get("spec", {})
             if _within(host, spec.get("podCIDRs") or (spec.get("podCIDR") or "",)):
                 return node["metadata"]["name"], True
-        return "", False
+            if any(entry.get("address") == host for entry in node.get("status", {}).get("addresses") or ()):
+                claims.append(node["metadata"]["name"])
+        return (claims[0] if len(claims) == 1 else ""), False
 
 
 async def direct(target: Target) -> Streams:

@@ -37,6 +37,10 @@ class Target:
     headers: Sequence[tuple[str, str]] = field(default_factory=tuple)
     node: str = ""
 
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 Connect = Callable[[Target], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -57,9 +61,7 @@ async def forward(request: Request, target: Target, connect: Connect) -> Answer:
             reader, writer = await connect(target)
     except (OSError, asyncio.IncompleteReadError) as error:
         reason = "i/o timeout" if isinstance(error, TimeoutError) else str(error)
-        raise errors.service_unavailable(
-            f"error trying to reach service: dial tcp {target.host}:{target.port}: {reason}"
-        ) from error
+        raise errors.service_unavailable(f"error trying to reach service: dial tcp {target.address}: {reason}") from error
     try:
         await _send(request, target, writer)
         head = await read_head(reader)
@@ -80,7 +82,7 @@ async def forward(request: Request, target: Target, connect: Connect) -> Answer:
 
 async def _send(request: Request, target: Target, writer: asyncio.StreamWriter) -> None:
     upgrade = request.headers.get("Upgrade", "")
-    lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.host}:{target.port}"]
+    lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.address}"]
     for name, value in request.headers.items():
         if name not in _HOP_HEADERS and name not in _OURS and not name.startswith("impersonate-"):
             lines.append(f"{name}: {value}")

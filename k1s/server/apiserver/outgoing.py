@@ -207,7 +207,7 @@ def _reason(target: Target, error: Exception) -> str:
         return f"tls: failed to verify certificate: x509: {_X509.get(why, why)}"
     if isinstance(error, ssl.SSLError):
         return f"remote error: tls: {error.reason or error}"
-    where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    where = target.address
     if isinstance(error, ConnectionRefusedError):
         return f"dial tcp {where}: connect: connection refused"
     if isinstance(error, ConnectionResetError | asyncio.IncompleteReadError):
