@@ -14,6 +14,7 @@ import errno
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -151,6 +152,8 @@ class HttpTransport:
         self._session: Any = None
         self._session_url = ""
         self._closing: set[asyncio.Future[None]] = set()
+        # Answers that are being read: a session that is closed forgets to tell their readers.
+        self._answers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._aiohttp: Any = None
 
     async def request(
@@ -171,8 +174,10 @@ class HttpTransport:
             fields["Authorization"] = f"Bearer {token}"
         url, response = await self._send(method, path, query, fields, body, stream)
         aiohttp = self._aiohttp
+        self._answers.add(response)
 
         async def close() -> None:
+            self._answers.discard(response)
             response.close()
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -221,6 +226,11 @@ class HttpTransport:
     def disconnect(self) -> None:
         """Drop all connections (this machine's address has changed, for one); requests make new ones."""
         if self._session is not None:
+            given_up = self._aiohttp.ClientConnectionError("the connections to this server were given up")
+            for answer in self._answers:
+                if not answer.content.is_eof():
+                    answer.content.set_exception(given_up)
+            self._answers.clear()
             task = asyncio.ensure_future(self._session.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

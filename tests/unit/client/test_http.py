@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
@@ -66,3 +67,21 @@ async def test_an_answer_that_takes_too_long_is_an_api_error(url: str, server) -
     with pytest.raises(TransportError, match="timed out"):
         await reply.read()
     await client.close()
+
+
+async def test_a_watch_learns_that_its_connection_was_given_up(url: str) -> None:
+    """The machine's address changed: connections are dropped, and who reads from one must not wait for ever."""
+    transport = HttpTransport(url)
+    client = RestClient(transport)
+    events = client.watch(CONFIG_MAP, resource_version="1")
+
+    async def follow() -> None:
+        async for _ in events:
+            pass
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.1)
+    transport.disconnect()
+    with pytest.raises(ApiError, match="given up"):
+        await asyncio.wait_for(following, 5)
+    await transport.close()
