@@ -54,18 +54,28 @@ class AnnouncePart:
 
     async def follow(self) -> None:
         async with Supervisor() as tasks:
-            tasks.spawn("announcer", self._announcer.run())
+            running = not self._pooled()
+            if running:
+                # Takes back what an agent before this one may have left, and sleeps.
+                tasks.spawn("announcer", self._announcer.run())
             while not self._pooled():
                 await self._wait()
             nodes, secrets = self._follow_more()
             await nodes.synced()
             await secrets.synced()
+            self._look(nodes, secrets)
+            if not running:
+                # Only now: what the kernel has from before a restart is kept where it is offered again.
+                tasks.spawn("announcer", self._announcer.run())
             while True:
-                self._announcer.set_key(_key(secrets))
-                known = list(nodes.list())
-                self._nodes = [meta.name(node) for node in known]
-                self._announcer.offer(self._offered(known), self._nodes)
                 await self._wait()
+                self._look(nodes, secrets)
+
+    def _look(self, nodes: Informer, secrets: Informer) -> None:
+        self._announcer.set_key(_key(secrets))
+        known = list(nodes.list())
+        self._nodes = [meta.name(node) for node in known]
+        self._announcer.offer(self._offered(known), self._nodes)
 
     async def repair(self) -> None:
         """There are no rules; addresses that somebody takes away come back by themselves."""
