@@ -1,7 +1,7 @@
 """Services of type LoadBalancer: their addresses, in status.loadBalancer.
 
-Watches: Services (the plan, and their own key), Nodes and EndpointSlices (the plan, where it depends on them), the Secret that
-the nodes sign their heartbeats with (key `secret`, only with pools).
+Watches: Services (the plan, and their own key), Nodes, EndpointSlices and Pods (the plan, where it depends on them), the Secret
+that the nodes sign their heartbeats with (key `secret`, only with pools).
 The key PLAN looks at all of them (service_lb_plan) and wakes each Service that has to change; a Service's own key writes.
 Owns: the status, the condition eligible.CONDITION and the finalizer of the Services that are ours; what is not ours any more
 (type or class changed, servicelb disabled) is taken back where that condition stands. Never does: touch another's Service.
@@ -23,8 +23,10 @@ from k1s.net.announce import eligible
 from k1s.net.announce.key import FIELD, NAME, NAMESPACE
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch, same
 from k1s.server.controllers.service_lb_plan import Outcome, plan
+from k1s.server.controllers.service_lb_ports import NodePorts, host_ports, node_ports
 
 SERVICE, NODE, SLICE, SECRET = builtin("Service"), builtin("Node"), builtin("EndpointSlice"), builtin("Secret")
+POD = builtin("Pod")
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 PLAN, KEY = "plan", "secret"
 _SERVICE_NAME = "kubernetes.io/service-name"
@@ -40,12 +42,13 @@ class ServiceLoadBalancerController(Reconciler):
         self.services, self.nodes, self.slices = self.cache(SERVICE), self.cache(NODE), self.cache(SLICE)
         self.services.add_index(_BALANCED, _balanced)
         self.slices.add_index(_OF_SERVICE, _services_of)
+        self.ports = NodePorts(self.services, self.cache(POD))
         self.outcomes: dict[str, Outcome] = {}
 
     def watches(self) -> Iterable[Watch]:
         config = self.config.load_balancer
         always: list[Watch] = [(SERVICE, self._service_changed)]
-        planned: list[Watch] = [(NODE, self._node_changed), (SLICE, self._slice_changed)]
+        planned: list[Watch] = [(NODE, self._node_changed), (SLICE, self._slice_changed), (POD, self._pod_changed)]
         secret: list[Watch] = [(SECRET, _secret_changed)]
         return [*always, *(planned if config.enabled else []), *(secret if config.enabled and config.pools else [])]
 
@@ -56,7 +59,10 @@ class ServiceLoadBalancerController(Reconciler):
 
     def _service_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
         concerned = [service for service in (old, new) if service is not None and _balanced(service)]
-        return (PLAN, meta.key(concerned[-1])) if concerned else ()
+        if concerned:
+            return PLAN, meta.key(concerned[-1])
+        before, after = (node_ports(service or {}) for service in (old, new))
+        return (PLAN,) if before != after and self._any() else ()
 
     def _node_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
         return (PLAN,) if _relevant(old) != _relevant(new) and self._any() else ()
@@ -68,6 +74,10 @@ class ServiceLoadBalancerController(Reconciler):
             if service is not None and eligible.is_local(service) and eligible.wants_balancer(service):
                 return (PLAN,)
         return ()
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
+        before, after = (host_ports(pod or {}) for pod in (old, new))
+        return (PLAN,) if before != after and self._any() else ()
 
     def _any(self) -> bool:
         return any(True for _ in self.services.by_index(_BALANCED, "yes"))
@@ -94,7 +104,8 @@ class ServiceLoadBalancerController(Reconciler):
         if wait:
             return wait
         given = {key: outcome.addresses for key, outcome in self.outcomes.items()}
-        self.outcomes = plan(services, list(self.nodes.list()), self._slices, self.config.load_balancer, given)
+        nodes, config = list(self.nodes.list()), self.config.load_balancer
+        self.outcomes = plan(services, nodes, self._slices, config, given, self.ports.owner)
         for service in services:
             outcome = self.outcomes.get(meta.key(service))
             if outcome is not None and _differs(service, outcome):

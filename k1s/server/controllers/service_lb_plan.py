@@ -24,6 +24,8 @@ WANTED_ANNOTATIONS = ("k1s.io/loadBalancerIPs", "metallb.io/loadBalancerIPs", "m
 
 Port = tuple[str, int]  # (protocol, number)
 Slices = Callable[[Object], Iterable[Object]]
+# Who else has a port of a node (a host port, a node port) since before the Service was there: (node, port, Service) -> words.
+Busy = Callable[[str, Port, Object], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,16 @@ def plan(
     slices: Slices,
     config: BalancerConfig,
     given: Mapping[str, tuple[str, ...]],
+    busy: Busy = lambda node, port, service: "",
 ) -> dict[str, Outcome]:
     """namespace/name -> outcome, of every Service that is ours to serve."""
-    ours = sorted((s for s in services if config.enabled and eligible.wants_balancer(s)), key=_age)
+    ours = sorted((s for s in services if config.enabled and eligible.wants_balancer(s)), key=age)
     if config.pools:
         return _Allocation(config.pools, nodes, ours, given).outcomes()
-    return _on_nodes(ours, nodes, slices, config.reserved)
+    return _Dispute(nodes, slices, config.reserved, busy).outcomes(ours)
 
 
-def _age(service: Object) -> tuple[str, str]:
+def age(service: Object) -> tuple[str, str]:
     return meta.metadata(service).get("creationTimestamp") or "", meta.key(service)
 
 
@@ -75,46 +78,60 @@ def families_of(service: Object) -> list[Family]:
 # --- addresses of nodes
 
 
-def _on_nodes(ours: list[Object], nodes: Sequence[Object], slices: Slices, reserved: frozenset[Port]) -> dict[str, Outcome]:
-    owners: dict[tuple[str, Port], str] = {}
-    nodes = sorted(nodes, key=meta.name)
-    return {meta.key(service): _on_free_nodes(service, nodes, slices, reserved, owners) for service in ours}
+class _Dispute:
+    """One pass over all Services, the oldest first: each takes its ports on the nodes where nobody has them yet."""
 
+    def __init__(self, nodes: Sequence[Object], slices: Slices, reserved: frozenset[Port], busy: Busy) -> None:
+        self._nodes, self._slices = sorted(nodes, key=meta.name), slices
+        self._reserved, self._busy = reserved, busy
+        self._owners: dict[tuple[str, Port], str] = {}
 
-def _on_free_nodes(
-    service: Object, nodes: Sequence[Object], slices: Slices, reserved: frozenset[Port], owners: dict[tuple[str, Port], str]
-) -> Outcome:
-    ports = [(p.get("protocol") or "TCP", int(p["port"])) for p in service["spec"].get("ports") or ()]
-    chosen = [node for node in eligible.candidates(service, nodes) if meta.is_true(node, "Ready")]
-    if not chosen:
-        return Outcome((), "NoNodes", "there are no available nodes")
-    if eligible.is_local(service):
-        local = eligible.nodes_with_endpoints(slices(service))
-        chosen = [node for node in chosen if meta.name(node) in local]
+    def outcomes(self, ours: list[Object]) -> dict[str, Outcome]:
+        return {meta.key(service): self._serve(service) for service in ours}
+
+    def _serve(self, service: Object) -> Outcome:
+        chosen = [node for node in eligible.candidates(service, self._nodes) if meta.is_true(node, "Ready")]
         if not chosen:
-            return Outcome((), "NoLocalEndpoints", "no available node has a ready endpoint (externalTrafficPolicy: Local)", True)
-    families, taken, found = families_of(service), "", []
-    for node in chosen:
-        name = meta.name(node)
-        for port in ports:
-            if port in reserved or port == ("TCP", _kubelet_port(node)):
-                message = f"port {_said(port)} is used by the nodes themselves: take another one, or a pool ({OPTION})"
-                return Outcome((), "PortReserved", message)
-        addresses = [(number, a) for number, family in enumerate(families) for a in _addresses(node, family)]
-        blocked = next(((port, owners[name, port]) for port in ports if (name, port) in owners), None)
-        if blocked is not None:
-            taken = taken or f"port {_said(blocked[0])} of the nodes is taken by Service {blocked[1]}"
-        elif addresses:
-            owners.update(((name, port), meta.key(service)) for port in ports)
-            found += addresses
-    if found:
-        # Families in the Service's order, each with its nodes in theirs.
-        chosen_addresses = tuple(dict.fromkeys(address for _, address in sorted(found, key=lambda pair: pair[0])))
-        return Outcome(chosen_addresses, eligible.FROM_NODES, "served at addresses of the nodes")
-    if taken:
-        return Outcome((), "PortConflict", taken)
-    kinds = " or ".join(family.kind for family in families)
-    return Outcome((), "NoNodes", f"no available node has an {kinds} address")
+            return Outcome((), "NoNodes", "there are no available nodes")
+        if eligible.is_local(service):
+            local = eligible.nodes_with_endpoints(self._slices(service))
+            chosen = [node for node in chosen if meta.name(node) in local]
+            if not chosen:
+                text = "no available node has a ready endpoint (externalTrafficPolicy: Local)"
+                return Outcome((), "NoLocalEndpoints", text, expected=True)
+        ports = [(p.get("protocol") or "TCP", int(p["port"])) for p in service["spec"].get("ports") or ()]
+        own = next((port for node in chosen for port in ports if self._is_nodes_own(node, port)), None)
+        if own is not None:
+            text = f"port {_said(own)} is used by the nodes themselves: take another one, or a pool ({OPTION})"
+            return Outcome((), "PortReserved", text)
+        return self._take(service, chosen, ports)
+
+    def _is_nodes_own(self, node: Object, port: Port) -> bool:
+        return port in self._reserved or port == ("TCP", _kubelet_port(node))
+
+    def _take(self, service: Object, chosen: list[Object], ports: list[Port]) -> Outcome:
+        families, taken = families_of(service), ""
+        found: list[tuple[int, str]] = []
+        for node in chosen:
+            addresses = [(number, a) for number, family in enumerate(families) for a in _addresses(node, family)]
+            blocked = next((text for port in ports if (text := self._owner(node, port, service))), "")
+            if blocked:
+                taken = taken or blocked
+            elif addresses:
+                self._owners.update(((meta.name(node), port), f"Service {meta.key(service)}") for port in ports)
+                found += addresses
+        if found:
+            # Families in the Service's order, each with its nodes in theirs.
+            addresses_found = tuple(dict.fromkeys(address for _, address in sorted(found, key=lambda pair: pair[0])))
+            return Outcome(addresses_found, eligible.FROM_NODES, "served at addresses of the nodes")
+        if taken:
+            return Outcome((), "PortConflict", taken)
+        kinds = " or ".join(family.kind for family in families)
+        return Outcome((), "NoNodes", f"no available node has an {kinds} address")
+
+    def _owner(self, node: Object, port: Port, service: Object) -> str:
+        owner = self._owners.get((meta.name(node), port)) or self._busy(meta.name(node), port, service)
+        return f"port {_said(port)} of the nodes is taken by {owner}" if owner else ""
 
 
 def _said(port: Port) -> str:

@@ -145,6 +145,30 @@ async def test_ports_of_the_nodes_are_refused() -> None:
         assert addresses(b, "api") == addresses(b, "kubelet") == []
 
 
+async def test_a_port_that_a_pod_or_a_node_port_had_before_is_not_taken() -> None:
+    async with bench() as b:
+        containers = [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}]}]
+        b.api.add("Pod", metadata={"name": "proxy"}, spec={"nodeName": "n1", "containers": containers}, status={})
+        ports = [{"port": 1, "nodePort": 32400, "protocol": "TCP"}]
+        b.api.add("Service", metadata={"name": "old"}, spec={"type": "NodePort", "ports": ports})
+        await b.settle(2)
+        add_service(b, "web")
+        add_service(b, "media", port=32400)
+        await b.settle()
+        assert addresses(b, "web") == ["192.0.2.2"]
+        assert addresses(b, "media") == []
+        messages = [e["message"] for e in b.api.objects("Event") if e["reason"] == "SyncLoadBalancerFailed"]
+        assert ["32400/TCP of the nodes is taken by Service default/old as its node port" in m for m in messages] == [True]
+        b.api.set("Pod", "proxy", status={"phase": "Succeeded"})
+        b.api.kill("Service", "old")
+        await b.settle()
+        assert addresses(b, "web") == addresses(b, "media") == ["192.0.2.1", "192.0.2.2"]
+        # What comes later does not push out who is there.
+        b.api.add("Pod", metadata={"name": "late"}, spec={"nodeName": "n1", "containers": containers}, status={})
+        await b.settle()
+        assert addresses(b, "web") == ["192.0.2.1", "192.0.2.2"]
+
+
 async def test_local_traffic_policy_takes_nodes_with_endpoints_only() -> None:
     async with bench(nodes=3) as b:
         add_service(b, "web", externalTrafficPolicy="Local")
