@@ -219,7 +219,8 @@ async def _start_controllers(
 async def _addons(server: ApiServer, config: ServerConfig, certificates: ServerCertificates, clock: Clock) -> None:
     def admin() -> bytes:
         pair = certificates.pair(ADMIN)
-        url = f"https://127.0.0.1:{config.https_listen_port}"
+        host = "127.0.0.1" if config.bind_address in ("", "0.0.0.0", "::") else config.bind_address
+        url = f"https://{f'[{host}]' if ':' in host else host}:{config.https_listen_port}"
         return kubeconfig.render(kubeconfig.Credentials(url, certificates.server_ca_pem, pair.certificate, pair.key))
 
     bundled = os.environ.get("K1S_IMAGES_DIR")

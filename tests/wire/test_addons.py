@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import tarfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +86,53 @@ async def test_a_file_deleted_while_nobody_looked(rig: Rig) -> None:
     assert rig.data("a") == "1"
     async with rig.running():
         await rig.until(lambda: rig.data("a") is None and rig.addon("a") is None)
+
+
+async def test_half_a_file_is_not_read(rig: Rig) -> None:
+    file = rig.manifests / "a.yaml"
+    whole = MAP.format(name="a", value="1") + "---\n" + MAP.format(name="b", value="1")
+    file.write_text(whole)
+    async with rig.running():
+        await rig.until(lambda: rig.data("a") and rig.data("b") and rig.applied("a") == "True")
+        with file.open("w") as slow:
+            slow.write(MAP.format(name="a", value="2"))
+            slow.flush()
+            (rig.manifests / "other.yaml").write_text(MAP.format(name="other", value="1"))
+            await rig.until(lambda: rig.data("other"))
+            assert rig.data("a") == rig.data("b") == "1"
+            slow.write("---\n" + MAP.format(name="b", value="2"))
+        await rig.until(lambda: rig.data("a") == rig.data("b") == "2")
+        file.write_text("")
+        await rig.until(lambda: rig.applied("a") == "False")
+        assert rig.data("a") == "2", "an empty file is no wish"
+
+
+async def test_a_file_of_the_user_replaces_what_k1s_ships(rig: Rig) -> None:
+    settings = replace(rig.settings, image_dirs=(rig.home,))
+    index = json.dumps({"manifests": [{"annotations": {"io.containerd.image.name": "k1s.io/traefik:1"}}]}).encode()
+    with tarfile.open(rig.home / "traefik.tar", "w") as tar:
+        info = tarfile.TarInfo("index.json")
+        info.size = len(index)
+        tar.addfile(info, io.BytesIO(index))
+    async with rig.running(settings):
+        await rig.until(lambda: rig.applied("traefik") == "True", 20)
+        made = rig.find("Deployment", "traefik", "kube-system", "apps/v1")
+        assert made is not None and made["spec"]["template"]["spec"]["containers"][0]["image"] == "k1s.io/traefik:1"
+        before = rig.everything()
+    async with rig.running(settings):
+        await rig.settled()
+        assert rig.everything() == before
+        (rig.manifests / "traefik.yaml").write_text(MAP.format(name="mine", value="1"))
+        await rig.until(lambda: rig.data("mine") and not rig.find("Deployment", "traefik", "kube-system", "apps/v1"))
+        (rig.manifests / "traefik.yaml").unlink()
+        await rig.until(lambda: rig.find("Deployment", "traefik", "kube-system", "apps/v1") and not rig.data("mine"), 20)
+    (rig.home / "traefik.tar").unlink()
+    async with rig.running(settings):
+        await rig.settled()
+        assert rig.find("Deployment", "traefik", "kube-system", "apps/v1"), "without its image it is not removed"
+    async with rig.running(replace(settings, disabled=frozenset({"traefik"}))):
+        await rig.until(lambda: rig.addon("traefik") is None, 20)
+        assert rig.find("Deployment", "traefik", "kube-system", "apps/v1") is None
 
 
 async def test_skip_neither_applies_nor_removes(rig: Rig) -> None:

@@ -28,6 +28,7 @@ for word in "$@"; do
     esac
 done
 case "$1" in
+    version) echo v4.3.1;;
     status) if [ -s "$here/status" ]; then cat "$here/status"; else echo "Error: release: not found"; exit 1; fi;;
     upgrade) if [ -s "$here/fail" ]; then echo "a warning"; cat "$here/fail"; exit 1; fi;;
 esac
@@ -44,7 +45,8 @@ class HelmRig:
 
     def calls(self) -> list[str]:
         file = self.bin / "calls"
-        return [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
+        words = [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
+        return [word for word in words if word != "version"]
 
     def noted(self, name: str) -> str:
         return (self.bin / name).read_text() if (self.bin / name).exists() else ""

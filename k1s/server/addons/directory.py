@@ -42,18 +42,41 @@ _ODD = re.compile(r"[^a-z0-9.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One add-on's manifest: a file, or what k1s itself ships. `problem`: why it cannot be read."""
+    """One add-on's manifest: a file (`path`), or what k1s itself ships (`text`). `problem`: why it cannot be read.
+
+    A file's content is not kept: most of them are read twice in a server's life.
+    """
 
     name: str
     place: str
-    text: bytes
-    json: bool = False
+    checksum: str = ""
+    path: Path | None = None
+    text: bytes = b""
     problem: str = ""
     empty: bool = False
 
     @property
-    def checksum(self) -> str:
-        return hashlib.sha256(self.text).hexdigest()
+    def json(self) -> bool:
+        return self.path is None or self.path.suffix == ".json"
+
+    def read(self) -> bytes | None:
+        """The content that was swept; None if it has changed since, which the next sweep sees."""
+        if self.path is None:
+            return self.text
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return None
+        return data if _checksum(data) == self.checksum else None
+
+
+def shipped(name: str, text: bytes) -> Source:
+    """An add-on that comes with k1s, as JSON."""
+    return Source(name, f"(k1s) {name}", _checksum(text), text=text)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def addon_name(relative: Path) -> str:
@@ -137,13 +160,14 @@ class ManifestDirectory:
             if known is not None and known[0] == mark:
                 return known[1]
             if state.st_size > MAX_BYTES:
-                source = Source(name, place, b"", problem=f"larger than {MAX_BYTES // 1024 // 1024} MiB")
+                source = Source(name, place, problem=f"larger than {MAX_BYTES // 1024 // 1024} MiB")
             else:
-                source = Source(name, place, path.read_bytes(), path.suffix == ".json")
+                data = path.read_bytes()
+                source = Source(name, place, _checksum(data), path)
+                if not data.strip():
+                    source = Source(name, place, problem="is empty; delete the file to remove what it made", empty=True)
         except OSError as error:
             # Not the same as a file that is gone: what it made stays.
-            return Source(name, place, b"", problem=f"cannot be read: {os.strerror(error.errno or 0).lower()}")
-        if not source.text.strip() and not source.problem:
-            source = Source(name, place, b"", problem="is empty; delete the file to remove what it made", empty=True)
+            return Source(name, place, problem=f"cannot be read: {os.strerror(error.errno or 0).lower()}")
         self._read[path] = (mark, source)
         return source

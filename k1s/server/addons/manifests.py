@@ -25,7 +25,7 @@ from k1s.base.tasks import Supervisor
 from k1s.client.controller import Controller
 from k1s.client.interface import Object
 from k1s.server.addons.context import SYSTEM_NAMESPACE, AddonContext
-from k1s.server.addons.directory import ManifestDirectory, Source
+from k1s.server.addons.directory import ManifestDirectory, Source, shipped
 from k1s.server.addons.documents import BrokenManifest, Document, Identity, parse
 from k1s.server.addons.objects import Objects, Refused, Removal
 from k1s.server.addons.records import Record, Records
@@ -64,7 +64,7 @@ class Manifests:
         if text is None:
             self._shipped.pop(name, None)
         else:
-            self._shipped[name] = Source(name, f"(k1s) {name}", text, json=True)
+            self._shipped[name] = shipped(name, text)
         self.controller.add(name)
 
     def hold(self, name: str) -> None:
@@ -132,7 +132,10 @@ class Manifests:
         try:
             if source.problem:
                 raise BrokenManifest(source.problem)
-            documents = await asyncio.to_thread(parse, source.text, json=source.json)
+            text = await asyncio.to_thread(source.read)
+            if text is None:
+                return None
+            documents = await asyncio.to_thread(parse, text, json=source.json)
             wanted = self._identities(documents)
             if not wanted:
                 raise BrokenManifest("holds no object; delete the file to remove what it made")

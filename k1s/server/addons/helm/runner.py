@@ -35,8 +35,9 @@ class HelmFailed(Exception):
 class Run:
     """One HelmChart's commands; its files are gone afterwards."""
 
-    def __init__(self, program: str, directory: Path, plan: Plan, env: dict[str, str]) -> None:
+    def __init__(self, program: str, directory: Path, plan: Plan, env: dict[str, str], version: int) -> None:
         self._program, self._directory, self._plan, self._env = program, directory, plan, env
+        self._version = version
 
     async def status(self) -> str:
         """The release's status ("deployed", "failed", "pending-install", ...), "" if there is no such release."""
@@ -56,6 +57,9 @@ class Run:
             flag = f"--repository-config={self._directory / 'repositories.yaml'}"
             await self._helm("repo", "update", flag, "--", self._plan.repository)
         flags = [self._filled(flag) for flag in self._plan.flags]
+        if self._version >= 4:
+            # As helm 3 and k3s: what the chart says wins over what others changed by hand.
+            flags = ["--server-side=true", "--force-conflicts", *flags]
         chart = self._filled(self._plan.chart)
         await self._helm("upgrade", "--install", self._timeout(), *flags, "--", self._plan.release, chart)
 
@@ -63,7 +67,14 @@ class Run:
         await self._helm("rollback", self._timeout(), "--", self._plan.release)
 
     async def uninstall(self) -> None:
-        await self._helm("uninstall", "--ignore-not-found", "--wait=watcher", self._timeout(), "--", self._plan.release)
+        wait = "--wait=watcher" if self._version >= 4 else "--wait"
+        await self._helm("uninstall", "--ignore-not-found", wait, self._timeout(), "--", self._plan.release)
+
+    async def major(self) -> int:
+        """helm's own version."""
+        text = (await self._helm("version", "--template={{.Version}}")).strip()
+        number = text.removeprefix("v").partition(".")[0]
+        return int(number) if number.isdigit() else 4
 
     def _timeout(self) -> str:
         return f"--timeout={self._plan.timeout:g}s"
@@ -93,13 +104,15 @@ class Run:
         return output
 
     def _spread(self, verb: str, rest: Sequence[str]) -> list[str]:
-        """`repo update` knows no namespace."""
-        return list(rest) if verb == "repo" else [f"--namespace={self._plan.namespace}", *rest]
+        """These know no namespace."""
+        return list(rest) if verb in ("repo", "version") else [f"--namespace={self._plan.namespace}", *rest]
 
 
 class Helm:
     def __init__(self, settings: AddonSettings) -> None:
         self._settings = settings
+        # program and when it was made -> its major version.
+        self._version: tuple[str, int, int] = ("", 0, 0)
 
     @asynccontextmanager
     async def run(self, plan: Plan) -> AsyncIterator[Run]:
@@ -113,9 +126,16 @@ class Helm:
                 if name == "repositories.yaml":
                     data = data.replace(b"{ca.pem}", os.fsencode(directory / "ca.pem"))
                 write_atomic(directory / name, data)
-            yield Run(program, directory, plan, _environment(home, directory))
+            env = _environment(home, directory)
+            yield Run(program, directory, plan, env, await self._major(Run(program, directory, plan, env, 0), program))
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _major(self, run: Run, program: str) -> int:
+        made = os.stat(program).st_mtime_ns
+        if self._version[:2] != (program, made):
+            self._version = (program, made, await run.major())
+        return self._version[2]
 
     def forget_old_runs(self) -> None:
         """What a killed server left."""
