@@ -49,6 +49,12 @@ class AgentConfig:
         "vxlan",
         "how pods of different hosts reach each other: vxlan, host-gw, wireguard, none (given by the server)",
     )
+    foreign_cni_conf_dir: str = option(
+        "cni-conf-dir", "/etc/cni/net.d", "with --network-backend none: where the CNI plugin's configuration is", metavar="DIR"
+    )
+    foreign_cni_bin_dir: str = option(
+        "cni-bin-dir", "/opt/cni/bin", "with --network-backend none: where the CNI plugins are", metavar="DIR"
+    )
     cluster_dns: str = option("cluster-dns", "10.43.0.10", "address of the cluster's DNS service, or one of each family")
     cluster_domain: str = option("cluster-domain", "cluster.local", "DNS domain of the cluster")
     resolv_conf: str = option(
@@ -78,10 +84,19 @@ class AgentConfig:
 
     @property
     def cni_conf_dir(self) -> Path:
-        return self.agent_dir / "etc" / "cni" / "net.d"
+        """Where the runtime looks for the network's configuration."""
+        return Path(self.foreign_cni_conf_dir) if self.network_backend == "none" else self.own_cni_conf_dir
 
     @property
     def cni_bin_dir(self) -> Path:
+        return Path(self.foreign_cni_bin_dir) if self.network_backend == "none" else self.own_cni_bin_dir
+
+    @property
+    def own_cni_conf_dir(self) -> Path:
+        return self.agent_dir / "etc" / "cni" / "net.d"
+
+    @property
+    def own_cni_bin_dir(self) -> Path:
         return self.agent_dir / "cni-bin"
 
     @property

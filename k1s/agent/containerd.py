@@ -24,7 +24,7 @@ from k1s.agent.config import AgentConfig
 from k1s.agent.containerd_config import ContainerdSettings, render
 from k1s.base.backoff import Backoff
 from k1s.base.clock import REAL_CLOCK, Clock
-from k1s.base.files import write_atomic
+from k1s.base.files import read_if_exists, write_atomic
 from k1s.base.process import child_environment, find_binary
 
 log = logging.getLogger("k1s.agent.containerd")
@@ -91,6 +91,10 @@ class Containerd:
     async def start_or_adopt(self) -> tuple[int, bool]:
         """(pid, whether it ran already). Returns once the socket accepts connections."""
         pid = running_pid(self.paths)
+        if pid is not None and not self._looks_here_for_networks():
+            log.warning("the pods' network is another one now: containerd is started anew; containers go on in their shims")
+            await _terminate(pid)
+            pid = None
         if pid is not None and await _accepts(self.paths.socket):
             return pid, True
         if pid is not None:
@@ -99,6 +103,11 @@ class Containerd:
                 return pid, True
             await _terminate(pid)
         return await self._start(), False
+
+    def _looks_here_for_networks(self) -> bool:
+        """--network-backend may have changed between k1s's own CNI plugin and another one."""
+        written = read_if_exists(self.paths.config)
+        return written is None or str(self._config.cni_conf_dir.absolute()).encode() in written
 
     async def _start(self) -> int:
         paths = self.paths

@@ -20,17 +20,22 @@ from k1s.net.nft import Nft
 _MOST_HAIRPINS = 4096
 
 
-def plan(pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network]) -> str:
-    """The whole table, replacing what there was, one per family of `pod_ranges`."""
-    return "".join(_table(pods, [c for c in cluster_ranges if c.version == pods.version]) for pods in pod_ranges)
+def plan(pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network], *, foreign: bool = False) -> str:
+    """The whole table, replacing what there was, one per family of `pod_ranges`. `foreign`: another CNI plugin masquerades,
+    only a pod that reaches itself is left to us."""
+    return "".join(_table(pods, [c for c in cluster_ranges if c.version == pods.version], foreign) for pods in pod_ranges)
 
 
-def _table(pods: Network, cluster: Sequence[Network]) -> str:
+def _table(pods: Network, cluster: Sequence[Network], foreign: bool) -> str:
     family = family_of(pods)
     ip, table = family.name, f"{family.name} {MASQUERADE_TABLE}"
     inside = ", ".join(str(network) for network in cluster)
     hairpins = ",\n".join(f"\t\t\t{a} . {a}" for a, _ in zip(pods.hosts(), range(_MOST_HAIRPINS), strict=False))
     multicast = "224.0.0.0/4" if family.version == 4 else "ff00::/8"
+    outward = f"""\
+		{ip} saddr {pods} {ip} daddr != @cluster-ranges {ip} daddr != {multicast} oifname != "{BRIDGE}" masquerade
+		oifname "{VXLAN}" {ip} saddr != @cluster-ranges snat to {pods[1]}
+"""
     return f"""\
 add table {table}
 delete table {table}
@@ -47,11 +52,9 @@ table {table} {{
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		{ip} saddr {pods} {ip} daddr != @cluster-ranges {ip} daddr != {multicast} oifname != "{BRIDGE}" masquerade
-		ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade
-		oifname "{VXLAN}" {ip} saddr != @cluster-ranges snat to {pods[1]}
+{"" if foreign else outward}		ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade
 	}}
-{_IPV6_MANNERS if family.version == 6 else ""}}}
+{_IPV6_MANNERS if family.version == 6 and not foreign else ""}}}
 """
 
 
@@ -69,5 +72,5 @@ _IPV6_MANNERS = f"""\
 """
 
 
-async def apply(nft: Nft, pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network]) -> None:
-    await nft.run(plan(pod_ranges, cluster_ranges))
+async def apply(nft: Nft, pod_ranges: Sequence[Network], cluster_ranges: Sequence[Network], *, foreign: bool = False) -> None:
+    await nft.run(plan(pod_ranges, cluster_ranges, foreign=foreign))

@@ -132,20 +132,19 @@ def service_link(network: PodNetwork, service_ranges: Sequence[Network], address
 
 async def write_rules(network: PodNetwork, cluster_ranges: Sequence[Network]) -> None:
     """Masquerading and host ports, at start and after somebody flushed them."""
-    if network.foreign and not ipam_in_use(network):
-        await network.nft.run("".join(f"add table {table}\ndelete table {table}\n" for table in _tables(network)))
-        return
-    await masquerade.apply(network.nft, network.ipam.networks, cluster_ranges)
-    await network.nft.run(hostport.plan(network.ipam.attachments(), network.families))
+    foreign = network.foreign and not ipam_in_use(network)
+    await masquerade.apply(network.nft, network.ipam.networks, cluster_ranges, foreign=foreign)
+    if foreign:
+        ports = [f"{family.name} {names.HOSTPORT_TABLE}" for family in network.families]
+        await network.nft.run("".join(f"add table {table}\ndelete table {table}\n" for table in ports))
+    else:
+        await network.nft.run(hostport.plan(network.ipam.attachments(), network.families))
 
 
 def tables(network: PodNetwork) -> list[str]:
     """The nftables tables that must be there, as `ip k1s-masq`."""
-    return [] if network.foreign else _tables(network)
-
-
-def _tables(network: PodNetwork) -> list[str]:
-    return [f"{family.name} {table}" for table in (names.MASQUERADE_TABLE, names.HOSTPORT_TABLE) for family in network.families]
+    held = (names.MASQUERADE_TABLE,) if network.foreign else (names.MASQUERADE_TABLE, names.HOSTPORT_TABLE)
+    return [f"{family.name} {table}" for table in held for family in network.families]
 
 
 def _bridge_mac(ipam: Ipam) -> str:

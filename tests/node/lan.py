@@ -168,6 +168,12 @@ class Host:
         if self.agent is not None:
             self.call(lambda: self._put(node))
 
+    def put(self, kind: str, obj: dict[str, Any]) -> None:
+        """As if the server had told of it."""
+        agent = self.agent
+        assert agent is not None
+        self.call(lambda: agent.informers.stores.setdefault(kind, StoreInformer()).put(obj))
+
     def forget(self, name: str) -> None:
         agent, node = self.agent, self.lan.nodes[name]
         assert agent is not None

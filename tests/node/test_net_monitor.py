@@ -103,7 +103,6 @@ async def test_errors_carry_nfts_words(nft: Nft) -> None:
 
 @pytest.mark.parametrize("family", [IPV4, IPV6], ids=["ip", "ip6"])
 async def test_the_kernel_takes_the_tables_of_either_family(nft: Nft, family: Family) -> None:
-    """IPv6 has no callers yet; this keeps its text from rotting."""
     pods, cluster, target = (
         ("10.42.0.0/24", "10.42.0.0/16", "10.42.0.2") if family is IPV4 else ("fd00::/120", "fd00::/56", "fd00::2")
     )
@@ -114,19 +113,13 @@ async def test_the_kernel_takes_the_tables_of_either_family(nft: Nft, family: Fa
     await nft.run(table.begin_text(family, table.Ranges((networks[0],), (networks[1],), (networks[1],))))
     chains: list[table.Chain] = [Sources((cluster,)), Sources(())]
     for protocol in PROTOCOLS:
-        if family is IPV4:
-            chains.append(Stick(protocol, 5))
+        chains.append(Stick(protocol, 5))
         chains += [Balance(o, protocol, 3, local, sticky) for o in ("ip", "port") for local in (0, 1) for sticky in (0, 1)]
     # One by one: each has to read what is there already.
     for chain in chains:
         await nft.run(table.chain_text(family, chain))
     listed = netlab.run("nft", "list", "ruleset")
     assert all(f"chain {chain.name} " in listed for chain in chains)
-
-
-def test_affinity_over_ipv6_is_refused_before_it_aborts_the_process() -> None:
-    with pytest.raises(ValueError, match="IPv6"):
-        table.chain_text(IPV6, Stick("tcp", 5))
 
 
 async def test_cutting_flows_of_an_empty_tracker(host: str) -> None:

@@ -46,11 +46,11 @@ _log = logging.getLogger("k1s.agent.network")
 
 def install_cni(config: AgentConfig) -> None:
     """Put plugin and conflist where k1s's containerd looks for them."""
-    install.install(config.cni_conf_dir, config.cni_bin_dir, config.cni_socket)
+    install.install(config.own_cni_conf_dir, config.own_cni_bin_dir, config.cni_socket)
 
 
 def remove_cni(config: AgentConfig) -> None:
-    install.remove(config.cni_conf_dir, config.cni_bin_dir, config.cni_socket)
+    install.remove(config.own_cni_conf_dir, config.own_cni_bin_dir, config.cni_socket)
 
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:

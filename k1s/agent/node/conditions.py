@@ -105,7 +105,9 @@ async def _look(agent: AgentContext) -> _Health:
         conditions = await agent.runtime.status()
     except RuntimeFailure as error:
         return _Health(read_pressure(agent.config.data_dir), str(error))
-    faults = [c.message or c.reason for c in conditions if c.type == "RuntimeReady" and not c.status]
+    # The pods' network of k1s itself says so through `not_ready`; that of another CNI plugin only the runtime knows of.
+    kinds = ("RuntimeReady", "NetworkReady") if agent.config.network_backend == "none" else ("RuntimeReady",)
+    faults = [c.message or c.reason for c in conditions if c.type in kinds and not c.status]
     return _Health(read_pressure(agent.config.data_dir), "; ".join(faults))
 
 
