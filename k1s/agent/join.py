@@ -16,7 +16,7 @@ import hmac
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,9 +65,8 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
         return known or _incomplete()
     if known is None:
         _check_token(config, token)
-    failures = 0
+    me, failures = _Asker(files, name, address, servers, clock), 0
     while True:
-        me = _Asker(files, name, address, servers, clock.now())
         try:
             if known is not None:
                 await asyncio.to_thread(_try_each, _with_learned(config, given), me.renew)
@@ -91,7 +90,7 @@ async def renew(config: AgentConfig, addresses: str, clock: Clock = REAL_CLOCK) 
     """New certificates for the same keys, by the present certificate. Raises JoinError, ConnectionError."""
     name, _ = node_identity(config)
     files = IdentityFiles(config.tls_dir)
-    me = _Asker(files, name, addresses, files.known_server(), clock.now())
+    me = _Asker(files, name, addresses, files.known_server(), clock)
     try:
         await asyncio.to_thread(_try_each, _with_learned(config, server_urls(config.server or me.servers)), me.renew)
     except Unreachable as error:
@@ -185,15 +184,17 @@ def _tell(error: Unreachable, failures: int) -> None:
     log.log(logging.WARNING if loud else logging.DEBUG, "%s; trying again until it answers", error)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asker:
-    """This machine as a server sees it. `servers`: those to remember. `now`: what the machine's clock says."""
+    """This machine as a server sees it. `servers`: those to remember."""
 
     files: IdentityFiles
     name: str
     addresses: str
     servers: str
-    now: float
+    clock: Clock
+    # Made once: they take a process of their own, and a server may have to be asked many times.
+    requests: list[str] = field(default_factory=list)
 
     def join(self, server: str, *, token: str) -> None:
         prefix, _, secret = token.partition("::")
@@ -203,11 +204,11 @@ class _Asker:
                 f"{server} is not the server that the token is for: its CA has another hash. The token was not sent; "
                 + _WHICH_TOKEN
             )
-        fault = clock_fault(first.server_time, self.now)
+        fault = clock_fault(first.server_time, self.clock.now())
         if fault:
             log.warning("%s", fault)
         headers = {"Authorization": f"Bearer {secret}"}
-        answer = post(server, "/v1-k1s/join", orjson.dumps(self._requests()), headers, first.body, self.now)
+        answer = post(server, "/v1-k1s/join", orjson.dumps(self._requests()), headers, first.body, self.clock.now())
         self.files.store(self.name, self.addresses, self.servers, answer)
 
     def renew(self, server: str) -> None:
@@ -215,14 +216,16 @@ class _Asker:
         body = orjson.dumps({**self._requests(), "certificate": files.client[0].read_text()})
         signature = pki.sign(files.client[1].read_bytes(), body)
         headers = {"X-K1s-Signature": base64.b64encode(signature).decode()}
-        answer = post(server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes(), self.now)
+        answer = post(server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes(), self.clock.now())
         files.store(self.name, self.addresses, self.servers, answer)
 
     def _requests(self) -> dict[str, Any]:
-        try:
-            client, serving = key_requests.make(self.name, (self.files.client[1], self.files.serving[1]))
-        except key_requests.RequestsFailed as error:
-            raise JoinError(f"the node's certificate requests could not be made: {error}") from error
+        if not self.requests:
+            try:
+                self.requests = key_requests.make(self.name, (self.files.client[1], self.files.serving[1]))
+            except key_requests.RequestsFailed as error:
+                raise JoinError(f"the node's certificate requests could not be made: {error}") from error
+        client, serving = self.requests
         return {
             "node": self.name,
             "addresses": [part for part in self.addresses.split(",") if part],
