@@ -261,3 +261,25 @@ async def test_watch_informers_see_what_the_servers_own_views_see(cluster: Clust
     await cluster.until(lambda: not list(pods.list()) and maps.get("a", "default") is None)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_load_balancer_gets_an_address_and_gives_it_back(cluster: Cluster) -> None:
+    node, services = builtin("Node"), builtin("Service")
+    addresses = [{"type": "InternalIP", "address": "192.0.2.1"}]
+    await cluster.client.patch(node, "node1", "", {"status": {"addresses": addresses}}, subresource="status")
+    for name in ("web", "other"):
+        await cluster.create("Service", name, spec={"type": "LoadBalancer", "ports": [{"port": 80}]})
+
+    def status(name: str) -> Object:
+        found = next((s for s in cluster.cached("Service") if s["metadata"]["name"] == name), {})
+        return found.get("status") or {}
+
+    await cluster.until(lambda: status("web")["loadBalancer"] == {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]})
+    await cluster.until(lambda: [c["reason"] for c in status("other").get("conditions", ())] == ["PortConflict"])
+    # The first one is none any more: its address, its condition and its finalizer go, and the other one gets the port.
+    await cluster.client.patch(services, "web", "default", {"spec": {"type": "ClusterIP"}})
+    await cluster.until(lambda: status("web") == {"loadBalancer": {}})
+    await cluster.until(lambda: status("other")["loadBalancer"] == {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]})
+    for name in ("web", "other"):
+        await cluster.client.delete(services, name, "default")
+    await cluster.until(lambda: not [s for s in cluster.cached("Service") if s["metadata"]["name"] in ("web", "other")])

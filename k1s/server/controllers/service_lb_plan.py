@@ -60,7 +60,11 @@ def plan(
     busy: Busy = lambda node, port, service: "",
 ) -> dict[str, Outcome]:
     """namespace/name -> outcome, of every Service that is ours to serve."""
-    ours = sorted((s for s in services if config.enabled and eligible.wants_balancer(s)), key=age)
+    ours = sorted(
+        (service for service in services if config.enabled and eligible.wants_balancer(service)),
+        # Stamps are of whole seconds: of two in one second the one that has something already is the older.
+        key=lambda service: (age(service)[0], not _before(service, given), meta.key(service)),
+    )
     if config.pools:
         return _Allocation(config.pools, nodes, ours, given).outcomes()
     return _Dispute(nodes, slices, config.reserved, busy).outcomes(ours)
@@ -68,6 +72,12 @@ def plan(
 
 def age(service: Object) -> tuple[str, str]:
     return meta.metadata(service).get("creationTimestamp") or "", meta.key(service)
+
+
+def _before(service: Object, given: Mapping[str, tuple[str, ...]]) -> Sequence[str]:
+    """What it has, or was given a moment ago."""
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return [entry["ip"] for entry in ingress if entry.get("ip")] or given.get(meta.key(service), ())
 
 
 def families_of(service: Object) -> list[Family]:
@@ -180,7 +190,7 @@ class _Allocation:
         if fault:
             return
         versions = {family.version for family in families_of(service)}
-        for text in self._before(service):
+        for text in _before(service, self._given):
             address = parse_address(text)
             if address is None or address.version not in versions or address.version in mine:
                 continue
@@ -188,10 +198,6 @@ class _Allocation:
             if not refused and holds(self._pools, address) and address not in self._taken:
                 self._taken[address] = f"Service {meta.key(service)}"
                 mine[address.version] = address
-
-    def _before(self, service: Object) -> Iterable[str]:
-        ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-        return [entry["ip"] for entry in ingress if entry.get("ip")] or self._given.get(meta.key(service), ())
 
     def _serve(self, service: Object) -> Outcome:
         mine = self._mine[meta.key(service)]

@@ -60,6 +60,8 @@ def test_a_pipe_gets_log_lines(level: logging.Logger, caplog: pytest.LogCaptureF
         (["k1s", "server", "--https-listen-port=70000"], 1, "not a port"),
         (["k1s", "server", "--write-kubeconfig-mode=999"], 1, "octal"),
         (["k1s", "server", "--service-node-port-range=5"], 1, "not a range"),
+        (["k1s", "server", "--loadbalancer-pool=192.168.1.240-300"], 1, "write a range (192.168.1.240-192.168.1.250)"),
+        (["k1s", "server", "--loadbalancer-pool=10.43.9.0/24"], 1, "overlaps --service-cidr 10.43.0.0/16"),
         (["k1s", "agent", "--max-pods=many"], 1, "whole number"),
     ],
 )

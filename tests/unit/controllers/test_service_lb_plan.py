@@ -102,6 +102,14 @@ def test_a_port_is_disputed_node_by_node() -> None:
     assert outcome_of([service("young", age=2), service("old", age=1)], nodes)["young"].reason == "PortConflict"
 
 
+def test_of_two_services_of_one_second_the_one_that_has_the_port_keeps_it() -> None:
+    services = [service("a"), service("b")]
+    assert outcome_of(services, [node("n1", "10.0.0.1")])["a"].good
+    assert outcome_of(services, [node("n1", "10.0.0.1")], b=("10.0.0.1",))["b"].good
+    services[1]["status"] = {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}
+    assert outcome_of(services, [node("n1", "10.0.0.1")])["b"].good
+
+
 def test_udp_and_tcp_do_not_dispute() -> None:
     udp = service("udp", ports=[{"port": 80, "protocol": "UDP"}])
     found = outcome_of([service("tcp"), udp], [node("n1", "10.0.0.1")])
