@@ -47,11 +47,8 @@ class Wanted:
         return not self.verdicts
 
 
-@dataclass(frozen=True, slots=True)
-class _Local:
-    namespace: str
-    labels: _Labels
-    addresses: tuple[str, ...]
+# A namespace and labels: what pods must have in common to be judged alike.
+_Kind = tuple[str, frozenset[tuple[str, str]]]
 
 
 class Isolation:
@@ -59,23 +56,28 @@ class Isolation:
 
     def __init__(self) -> None:
         self.policies: dict[str, Policy] = {}
-        self._local: dict[str, _Local] = {}
+        self._by_namespace: dict[str, dict[str, Policy]] = {}
+        self._local: dict[str, tuple[_Kind, tuple[str, ...]]] = {}
+        self._known: dict[_Kind, dict[str, Verdict]] = {}
         self._dirty = True
         self._wanted = Wanted()
 
     def set_policy(self, key: str, policy: Policy | None) -> None:
         """`key`: namespace/name."""
-        if self.policies.get(key) == policy:
-            return
-        self._dirty = True
-        if policy is None:
-            del self.policies[key]
-        else:
+        old = self.policies.pop(key, None)
+        if old is not None:
+            del self._by_namespace[old.namespace][key]
+        if policy is not None:
             self.policies[key] = policy
+            self._by_namespace.setdefault(policy.namespace, {})[key] = policy
+        if old != policy:
+            touched = {found.namespace for found in (old, policy) if found is not None}
+            self._known = {kind: verdicts for kind, verdicts in self._known.items() if kind[0] not in touched}
+            self._dirty = True
 
     def set_local(self, key: str, namespace: str, labels: _Labels, addresses: tuple[str, ...]) -> None:
         """A pod of this node; without addresses it is gone."""
-        local = _Local(namespace, labels, addresses) if addresses else None
+        local = ((namespace, frozenset(labels.items())), addresses) if addresses else None
         if self._local.get(key) == local:
             return
         self._dirty = True
@@ -88,25 +90,26 @@ class Isolation:
         return any(policy.looks_beyond_node() for policy in self.policies.values())
 
     def wanted(self) -> Wanted:
-        """The same object as long as nothing changed. Work: pods of this node times policies of their namespaces."""
+        """The same object as long as nothing changed."""
         if self._dirty:
-            self._wanted, self._dirty = self._plan(), False
+            self._wanted, self._dirty = self._plan(self._wanted), False
         return self._wanted
 
-    def _plan(self) -> Wanted:
-        by_namespace: dict[str, list[Policy]] = {}
-        for policy in self.policies.values():
-            by_namespace.setdefault(policy.namespace, []).append(policy)
+    def _plan(self, before: Wanted) -> Wanted:
+        """Work: pods of this node; and policies of the namespace for each kind of pod that is new, or whose policies changed."""
         wanted = Wanted()
-        known: dict[tuple[str, frozenset[tuple[str, str]]], dict[str, Verdict]] = {}
-        for local in self._local.values():
-            like = (local.namespace, frozenset(local.labels.items()))
-            if like not in known:
-                known[like] = _verdicts(by_namespace.get(local.namespace, []), local.labels)
-            for direction, verdict in known[like].items():
-                wanted.judged[direction].update(dict.fromkeys(local.addresses, verdict))
-        for verdicts in known.values():
-            wanted.verdicts.update(verdicts.values())
+        known: dict[_Kind, dict[str, Verdict]] = {}
+        for kind, addresses in self._local.values():
+            verdicts = known.get(kind)
+            if verdicts is None:
+                verdicts = known[kind] = self._known[kind] if kind in self._known else self._verdicts(kind)
+                wanted.verdicts.update(verdicts.values())
+            for direction, verdict in verdicts.items():
+                wanted.judged[direction].update(dict.fromkeys(addresses, verdict))
+        self._known = known
+        if wanted.verdicts == before.verdicts:
+            wanted.rules, wanted.peers, wanted.ports, wanted.blocks = before.rules, before.peers, before.ports, before.blocks
+            return wanted
         for rules in {rules for verdict in wanted.verdicts for rules in verdict.rules}:
             wanted.rules.add(rules)
             wanted.peers.update(rules.peers())
@@ -114,12 +117,12 @@ class Isolation:
             wanted.blocks.update(rule.blocks for rule in rules.rules if rule.blocks)
         return wanted
 
-
-def _verdicts(policies: list[Policy], labels: _Labels) -> dict[str, Verdict]:
-    chosen = [policy for policy in policies if policy.pods.matches(labels)]
-    found = {}
-    for direction in (INGRESS, EGRESS):
-        by_name = {rules.name: rules for policy in chosen if (rules := policy.direction(direction)) is not None}
-        if by_name:
-            found[direction] = Verdict(tuple(by_name[name] for name in sorted(by_name)))
-    return found
+    def _verdicts(self, kind: _Kind) -> dict[str, Verdict]:
+        namespace, labels = kind[0], dict(kind[1])
+        chosen = [policy for policy in self._by_namespace.get(namespace, {}).values() if policy.pods.matches(labels)]
+        found = {}
+        for direction in (INGRESS, EGRESS):
+            by_name = {rules.name: rules for policy in chosen if (rules := policy.direction(direction)) is not None}
+            if by_name:
+                found[direction] = Verdict(tuple(by_name[name] for name in sorted(by_name)))
+        return found
