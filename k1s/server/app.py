@@ -144,6 +144,8 @@ async def _serve(
             ready("k1s is ready")
     finally:
         pid_file.unlink(missing_ok=True)
+        # Tunnels never end by themselves: the listener would wait for them.
+        server.dialer.close()
         await listener.close()
         if audit is not None:
             audit.close()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import orjson
 
 from k1s.api.catalog import builtin
-from k1s.api.errors import ApiError, bad_request, method_not_allowed, unauthorized
+from k1s.api.errors import ApiError, bad_request, method_not_allowed, service_unavailable, unauthorized
 from k1s.base.http import Answer, ByteStream, RawUpgrade, Request, Response
 from k1s.base.mux import Mux, pump
 from k1s.base.mux_frames import MuxError
@@ -56,6 +56,7 @@ class Tunnels:
         self._authenticate = authenticate
         self._tunnels: dict[str, _Tunnel] = {}
         self._awaited: dict[str, list[asyncio.Future[None]]] = {}
+        self._closed = False
         self._closing: set[asyncio.Future[None]] = set()
         self.instance = secrets.token_hex(8)
 
@@ -118,6 +119,8 @@ class Tunnels:
             raise method_not_allowed()
         if request.peer is None:
             raise unauthorized()
+        if self._closed:
+            raise service_unavailable("the server is shutting down")
         user = await self._authenticate(request)
         node = user.name.removeprefix(_USER_PREFIX)
         # A certificate, not a token that came with it.
@@ -151,9 +154,18 @@ class Tunnels:
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None and old is not None:
-            tunnel = self._tunnels.pop(old["metadata"]["name"], None)
-            if tunnel is not None:
-                tunnel.mux.close()
-                task = asyncio.ensure_future(tunnel.wire.close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+            self._end(old["metadata"]["name"])
+
+    def close(self) -> None:
+        """End all of them, and open no more."""
+        self._closed = True
+        for node in self.nodes():
+            self._end(node)
+
+    def _end(self, node: str) -> None:
+        tunnel = self._tunnels.pop(node, None)
+        if tunnel is not None:
+            tunnel.mux.close()
+            task = asyncio.ensure_future(tunnel.wire.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)

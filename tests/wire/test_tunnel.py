@@ -356,6 +356,17 @@ async def test_a_tunnel_goes_with_its_node(rig: Rig) -> None:
     await wire.close()
 
 
+async def test_a_server_that_stops_ends_its_tunnels(rig: Rig) -> None:
+    tls = rig.tls("system:node:n1", "system:nodes")
+    wire = await open_wire(rig.url, tls, ())
+    await rig.tunnels.appeared("n1")
+    rig.server.dialer.close()
+    assert await asyncio.wait_for(wire.read(), 5) == b""
+    with pytest.raises(TunnelRefused, match="shutting down"):
+        await open_wire(rig.url, tls, ())
+    await wire.close()
+
+
 async def test_rubbish_in_a_tunnel_ends_it_and_nothing_else(rig: Rig) -> None:
     wire = await open_wire(rig.url, rig.tls("system:node:n1", "system:nodes"), ())
     await wire.write(b"\xff" * 64)

@@ -50,6 +50,7 @@ class TunnelSource(Protocol):
     def has(self, node: str) -> bool: ...
     async def appeared(self, node: str) -> None: ...
     async def stream(self, node: str, host: str, port: int) -> Any: ...
+    def close(self) -> None: ...
 
 
 class _Told(Exception):
@@ -77,6 +78,11 @@ class Dialer:
         """Raises OSError, as connecting directly would. The time limit is the caller's."""
         ways, stagger = self._ways(target)
         return await _first(ways, stagger)
+
+    def close(self) -> None:
+        """End the tunnels."""
+        if self._tunnels is not None:
+            self._tunnels.close()
 
     def _ways(self, target: Target) -> tuple[list[Way], float]:
         async def straight() -> Streams:
