@@ -135,7 +135,7 @@ def vxlan(local: str, own: Peer, others: Iterable[Peer]) -> Wanted:
 def host_gw(own: Peer, others: Iterable[Peer], links: Sequence[tuple[Network, str]]) -> Wanted:
     """`links`: this host's own networks and the link of each. A peer must be in one of them."""
     routes: set[Route] = set()
-    skipped = {}
+    skipped: dict[str, str] = {}
     sources = _sources(own)
     for peer in others:
         for network in peer.ranges:
@@ -145,13 +145,14 @@ def host_gw(own: Peer, others: Iterable[Peer], links: Sequence[tuple[Network, st
             link = _on_link(via, links)
             if link:
                 routes.add(Route(str(network), link, via, sources[network.version]))
-            elif via:
-                skipped[peer.name] = (
+                continue
+            why = f"it has no IPv{network.version} address to be the next hop of {network}"
+            if via:
+                why = (
                     f"its address {via} is not in a network of this host ({', '.join(str(n) for n, _ in links)}), so it cannot "
-                    "be the next hop; put the hosts into one network or use --network-backend vxlan"
+                    "be the next hop: put the hosts into one network, or use --network-backend vxlan"
                 )
-            else:
-                skipped[peer.name] = f"it has no IPv{network.version} address to be the next hop of {network}"
+            skipped[peer.name] = "; ".join(filter(None, (skipped.get(peer.name), why)))
     return Wanted(frozenset(routes), skipped=skipped)
 
 
