@@ -52,7 +52,7 @@ def resolver(pod: Object, *, host: Resolver, cluster_dns: str, cluster_domain: s
     if policy == "None":
         base = Resolver()
     elif policy == "Default":
-        base = host
+        base = host if spec.get("hostNetwork") else _reachable(host, cluster_dns)
     else:
         namespace = pod["metadata"]["namespace"]
         searches = (f"{namespace}.svc.{cluster_domain}", f"svc.{cluster_domain}", cluster_domain, *host.searches)
@@ -67,6 +67,14 @@ def resolver(pod: Object, *, host: Resolver, cluster_dns: str, cluster_domain: s
         _unique((*base.searches, *(extra.get("searches") or ())))[:_MAX_SEARCHES],
         tuple(options.values()),
     )
+
+
+def _reachable(host: Resolver, cluster_dns: str) -> Resolver:
+    """A pod has a loopback of its own: one on the host's (systemd-resolved, dnsmasq) is asked through the cluster's DNS."""
+    servers = tuple(server for server in host.servers if not (server.startswith("127.") or server == "::1"))
+    if servers == host.servers:
+        return host
+    return Resolver(servers or tuple(cluster_dns.split(",")), host.searches, host.options)
 
 
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ their addresses, as k3s' NodeHosts do.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,7 @@ class DnsSettings:
         self._agent, self._own, self._changed, self._nodes_changed = agent, own_addresses, changed, nodes_changed
         self._found = {OURS: Settings(), CLASSIC: Settings()}
         self._nodes: dict[str, tuple[str, ...]] = {}
+        self._stale = False
 
     def start(self) -> None:
         informers = self._agent.informers
@@ -72,6 +74,13 @@ class DnsSettings:
             self._nodes[name] = addresses
         else:
             self._nodes.pop(name, None)
+        if not self._stale:
+            # The first list brings many at once: one table for all of them.
+            self._stale = True
+            asyncio.get_running_loop().call_soon(self._tell_nodes)
+
+    def _tell_nodes(self) -> None:
+        self._stale = False
         hosts = [(address, [_labels(node)]) for node, found in self._nodes.items() for address in found]
         self._nodes_changed(HostTable(hosts))
 
