@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +175,11 @@ def test_a_chart_is_installed_configured_upgraded_and_uninstalled(own: Cluster) 
     eventually(lambda: own.get("deploy", "-n", "charts")["items"][0]["spec"]["replicas"] == 2, 20)
     write(own, "hello.yaml", chart("hello", spec.replace(archive("0.1.0"), archive("0.2.0"))))
     eventually(lambda: "0.2.0" in own.helm("list", "-n", "charts").stdout, 20)
+    # What somebody changed by hand is the chart's again with its next change.
+    own.kubectl("scale", "deploy", "--all", "--replicas=3", "-n", "charts")
+    write(own, "hello-config.yaml", config + "spec:\n  valuesContent: |\n    replicas: 1\n")
+    eventually(lambda: own.get("deploy", "-n", "charts")["items"][0]["spec"]["replicas"] == 1, 20)
+    eventually(lambda: "deployed" in own.helm("list", "-n", "charts").stdout, 10)
     revision = own.helm("list", "-n", "charts").stdout
     own.stop()
     own.start()
@@ -197,3 +206,28 @@ def test_a_chart_of_the_static_directory_and_one_that_fails(own: Cluster) -> Non
     drop(own, "local.yaml")
     eventually(lambda: gone(own, "helmchart", "-n", "kube-system"), 30)
     assert not list((own.data / "server" / "helm").glob("run-*"))
+
+
+def test_a_chart_of_a_repository_with_a_password(own: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "hello-0.1.0.tgz").write_bytes(base64.b64decode(archive("0.1.0")))
+    entry = {"apiVersion": "v2", "name": "hello", "version": "0.1.0", "urls": ["hello-0.1.0.tgz"]}
+    (tmp_path / "index.yaml").write_text(json.dumps({"apiVersion": "v1", "entries": {"hello": [entry]}}))
+    web = Path(__file__).with_name("web.py")
+    command = own.inside(sys.executable, "-IS", web, "files", "127.0.0.1", "18081", tmp_path, "me:s3cret")
+    server = subprocess.Popen(command)
+    try:
+        own.kubectl(
+            "create", "secret", "generic", "repository", "-n", "kube-system", "--type=kubernetes.io/basic-auth",
+            "--from-literal=username=me", "--from-literal=password=wrong",
+        )  # fmt: skip
+        spec = "{chart: hello, repo: 'http://127.0.0.1:18081', version: 0.1.0, authSecret: {name: repository}}"
+        write(own, "remote.yaml", chart("remote", spec))
+        eventually(lambda: "401" in condition(own, "remote").get("message", ""), 30)
+        own.kubectl("patch", "secret", "repository", "-n", "kube-system", "-p", '{"stringData": {"password": "s3cret"}}')
+        eventually(lambda: condition(own, "remote").get("status") == "True", 30)
+        assert "s3cret" not in own.log.read_text()
+        drop(own, "remote.yaml")
+        eventually(lambda: gone(own, "helmchart", "-n", "kube-system"), 30)
+    finally:
+        server.kill()
+        server.wait()

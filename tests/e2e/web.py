@@ -3,12 +3,14 @@
 serve ADDRESS PORT              answers every path with what it was asked, upgrades to WebSocket and echoes frames
 load URL HOST SECONDS FILE      GETs one after the other, each on a new connection, until FILE exists or SECONDS are over; prints
                                 how many were answered and what went wrong
+files ADDRESS PORT DIR USER     the files of a directory, for who says USER (name:password)
 echo URL HOST TEXT...           one WebSocket; sends every TEXT, prints what comes back
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import http.client
 import http.server
@@ -57,6 +59,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if opcode == 8:
                 break
         self.close_connection = True
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        return
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Set by `files`."""
+
+    expected = ""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") == self.expected:
+            super().do_GET()
+        else:
+            self.send_error(401)
 
     def log_message(self, format: str, *arguments: object) -> None:
         return
@@ -144,6 +161,10 @@ def echo(url: str, host: str, texts: list[str]) -> None:
 def main(words: list[str]) -> None:
     if words[0] == "serve":
         http.server.ThreadingHTTPServer((words[1], int(words[2])), Handler).serve_forever()
+    elif words[0] == "files":
+        Files.expected = "Basic " + base64.b64encode(words[4].encode()).decode()
+        handler = functools.partial(Files, directory=words[3])
+        http.server.ThreadingHTTPServer((words[1], int(words[2])), handler).serve_forever()
     elif words[0] == "load":
         load(words[1], words[2], float(words[3]), Path(words[4]))
     else:

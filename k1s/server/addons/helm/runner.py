@@ -181,7 +181,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _message(verb: str, code: int, output: str) -> str:
-    """From helm's last error on; warnings before it are of no use to the reader."""
+    """From helm's last error on; before it stand warnings. Only `repo update` gives its reasons first."""
+    if verb == "repo":
+        output = "\n".join(line for line in output.splitlines() if not line.startswith(("Hang tight", "Error:")))
     start = output.rfind("Error:")
     text = " ".join((output[start + len("Error:") :] if start >= 0 else output).split())
     return f"helm {verb}: {text[:_MAX_MESSAGE]}" if text else f"helm {verb} ended with code {code}"
