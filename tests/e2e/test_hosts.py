@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import eventually
-from .hosts import Hosts
+from .conftest import eventually, run
+from .hosts import Hosts, processes
 
 BUSYBOX = "docker.io/library/busybox:1.36"
 NAMESPACE = "many"
@@ -181,12 +183,10 @@ def test_server_away(web: Hosts) -> None:
         asking = (
             f"wget -q -O - http://{other['status']['podIP']}:8080/; nslookup web.{NAMESPACE}.svc.cluster.local >&2 && echo named"
         )
-        answer = inside(web, "b", one, asking)
+        answer = inside(one, asking)
         assert answer.split() == [name_of(other), "named"]
-        inside(web, "b", one, "kill 1")
-        eventually(
-            lambda: inside(web, "b", one, "cat /www/index.html 2>/dev/null").split() == [name_of(one)], 30, "restarted container"
-        )
+        os.kill(process_of(one), signal.SIGKILL)
+        eventually(lambda: inside(one, "cat /www/index.html 2>/dev/null").split() == [name_of(one)], 30, "restarted container")
         time.sleep(max(0.0, 30 - (time.monotonic() - began)))
     finally:
         web["a"].start()
@@ -196,16 +196,17 @@ def test_server_away(web: Hosts) -> None:
     everyone_reaches_everyone(web)
 
 
-def inside(hosts: Hosts, node: str, pod: dict, script: str) -> str:
+def inside(pod: dict, script: str) -> str:
     """Run in the pod's container without the API: in its namespaces, by the pid of its first process."""
-    from .conftest import run
-    from .hosts import processes
+    return run("nsenter", f"--target={process_of(pod)}", "--all", "sh", "-c", script, check=False).stdout
 
+
+def process_of(pod: dict) -> int:
     uid = pod["metadata"]["uid"]
     for pid, words in processes():
         if words.startswith(("httpd ", "sh -c mkdir")) and uid in Path(f"/proc/{pid}/cgroup").read_text():
-            return run("nsenter", f"--target={pid}", "--all", "sh", "-c", script, check=False).stdout
-    raise AssertionError(f"no process of pod {name_of(pod)} on {node}")
+            return pid
+    raise AssertionError(f"no process of pod {name_of(pod)}")
 
 
 def test_a_cut_host(web: Hosts) -> None:
@@ -216,7 +217,7 @@ def test_a_cut_host(web: Hosts) -> None:
         began = time.monotonic()
         eventually(lambda: web.readiness()["b"] == "Unknown", 60, "b NotReady")
         eventually(lambda: not lost & ready_addresses(web), 5, "endpoints of b gone")
-        eventually(lambda: len([p for p in pods(web) if p["spec"]["nodeName"] != "b"]) == 6, 40, "rescheduled")
+        eventually(lambda: six_beside(web, "b"), 40, "rescheduled")
         time.sleep(max(0.0, 60 - (time.monotonic() - began)))
     finally:
         web["b"].mend()
@@ -224,6 +225,12 @@ def test_a_cut_host(web: Hosts) -> None:
     eventually(lambda: len(pods(web, running=False)) == 6, 60, "what was replaced is gone")
     assert not [pod for pod in pods(web) if pod["spec"]["nodeName"] == "b"]
     eventually(lambda: not lost & served_on(web, "b"), 30, "no container of the old pods on b")
+
+
+def six_beside(hosts: Hosts, node: str) -> bool:
+    there = [pod for pod in pods(hosts) if pod["spec"]["nodeName"] != node]
+    assert len(there) == 6, hosts.kubectl("get", "pods", "-n", NAMESPACE, "-o", "wide").stdout
+    return True
 
 
 def ready_addresses(hosts: Hosts) -> set[str]:
