@@ -63,6 +63,16 @@ class Listener:
         self._web.pre_shutdown()
         await self._web.shutdown(grace_seconds)
 
+    def drop(self, key_fingerprint: str) -> int:
+        """End the connections of the client whose certificate has this key, whatever is under way; how many there were."""
+        count = 0
+        for connection in self._web.connections:
+            peer, transport = getattr(connection, "peer", None), connection.transport
+            if peer is not None and peer.key_fingerprint == key_fingerprint and transport is not None:
+                transport.close()
+                count += 1
+        return count
+
 
 async def listen(handler: Handler, *, host: str, port: int, tls: ssl.SSLContext | None, backlog: int = 1024) -> Listener:
     """Serve `handler` on a TCP port (0: any free one). Raises OSError when the address cannot be had."""

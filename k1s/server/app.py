@@ -44,6 +44,7 @@ from k1s.server.controllers.config import CertificateSigners, ControllerConfig
 from k1s.server.controllers.service_lb_plan import BalancerConfig
 from k1s.server.controllers.service_lb_pool import configured_pools
 from k1s.server.join import PATHS, JoinHandler
+from k1s.server.removed_nodes import cut_off
 from k1s.server.scheduler import app as scheduler
 from k1s.server.security import Security
 from k1s.server.tokens import JoinTokens, load_tokens
@@ -113,6 +114,7 @@ async def _serve(
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
             server.admission = security.attach(server.informers, client, server.catalog, server.convert, server.dialer.connect)
+            cut_off(server.informers, listener.drop)
             write_pid_file(pid_file)
             step(f"API server on port {listener.port}")
             await ensure_defaults(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -124,6 +125,9 @@ def test_a_certificate_of_a_deleted_node_opens_nothing(hosts: Hosts) -> None:
     tls = b.data / "agent" / "tls"
     curl = ["curl", "-sS", "--cacert", tls / "server-ca.crt", "--cert", tls / "client.crt", "--key", tls / "client.key"]
     ask = b.inside(*curl, f"{hosts.url}/api/v1/nodes/b")
+    watch = subprocess.Popen(
+        b.inside(*curl, f"{hosts.url}/api/v1/services?watch=1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     assert '"kind":"Node"' in run(*ask).stdout.replace(" ", "")
     hosts.kubectl("delete", "node", "b")
     answer = eventually(lambda: "was removed from this cluster" in run(*ask).stdout, 5, "shut out")
@@ -131,6 +135,8 @@ def test_a_certificate_of_a_deleted_node_opens_nothing(hosts: Hosts) -> None:
     node = '{"apiVersion":"v1","kind":"Node","metadata":{"name":"b"}}'
     made = run(*b.inside(*curl, "-H", "Content-Type: application/json", "-d", node, f"{hosts.url}/api/v1/nodes")).stdout
     assert "NodeRemoved" in made
+    # What was open is cut.
+    watch.wait(10)
     assert "b" not in hosts.readiness()
 
 
