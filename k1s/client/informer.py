@@ -123,7 +123,8 @@ class WatchInformer:
 class WatchInformers:
     """The factory; `run` (one task) keeps every informer it hands out current. Informers may be asked for before or after.
 
-    `drop_managed_fields` saves about a third of the memory (and drops the image lists of Nodes); set it to False where objects are written back whole by update.
+    `drop_managed_fields` saves about a third of the memory (and drops the image lists of Nodes); set it to False where objects
+    are written back whole by update.
     """
 
     def __init__(self, client: RestClient, *, clock: Clock = REAL_CLOCK, drop_managed_fields: bool = True) -> None:
