@@ -219,3 +219,17 @@ async def test_small_ranges_fill_up() -> None:
         answer = await api("POST", SERVICES, service("more"))
         assert "range is full" in answer.json["message"]
         assert (await made(api, "dns", clusterIP="10.43.0.2"))["clusterIP"] == "10.43.0.2"
+
+
+async def test_a_balancers_addresses_go_with_it(api: Api) -> None:
+    await made(api, type="LoadBalancer")
+    status = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+    kind = "application/merge-patch+json"
+    await api.ok("PATCH", f"{SERVICES}/web/status", status, type=kind)
+    await patched(api, sessionAffinity="ClientIP")
+    assert (await api.ok("GET", f"{SERVICES}/web"))["status"]["loadBalancer"]["ingress"]
+    await patched(api, type="ClusterIP")
+    assert not (await api.ok("GET", f"{SERVICES}/web"))["status"]["loadBalancer"]
+    answer = await api("PATCH", f"{SERVICES}/web/status", status, type=kind)
+    assert answer.status == 422
+    assert "may only be used when `spec.type` is" in answer.json["message"]

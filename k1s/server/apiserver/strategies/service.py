@@ -23,6 +23,12 @@ class Service(Strategy):
         super().prepare_create(call, obj)
         obj["status"] = {"loadBalancer": {}}
 
+    def prepare_update(self, call: Call, obj: Object, old: Object) -> None:
+        super().prepare_update(call, obj, old)
+        # Addresses of a balancer that is no more must not go on being served.
+        if (obj.get("spec") or {}).get("type") != "LoadBalancer" and (obj.get("status") or {}).get("loadBalancer"):
+            obj["status"] = {**obj["status"], "loadBalancer": {}}
+
     async def allocate(self, call: Call, obj: Object, old: Object | None) -> None:
         allocators = call.server.allocators
         if allocators is not None:
