@@ -18,12 +18,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Relay(asyncio.Protocol):
-    """One of the two sides."""
+    """One of the two sides. `final`: when its input ends it is gone, and so is the other side."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, final: bool = False) -> None:
         self.transport: Any = None
         self.other: Relay = self
-        self._ended = False
+        self._ended, self._final = False, final
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -33,7 +33,7 @@ class Relay(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self.other._ended:
+        if self.other._ended or self._final:
             self.other.transport.close()
             return False
         if not self.other.transport.is_closing():
@@ -57,9 +57,9 @@ class Relay(asyncio.Protocol):
                 other.abort()
 
 
-def joined() -> tuple[Relay, Relay]:
-    """Two sides that know each other. Both must have their transport before either receives."""
-    one, two = Relay(), Relay()
+def joined(*, final: bool = False) -> tuple[Relay, Relay]:
+    """Two sides that know each other, the first one `final`. Both must have their transport before either receives."""
+    one, two = Relay(final=final), Relay()
     one.other, two.other = two, one
     return one, two
 
@@ -79,7 +79,8 @@ async def streams_over(
         return reader, asyncio.StreamWriter(cast(asyncio.WriteTransport, transport), protocol, reader, asyncio.get_running_loop())
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    one, two = joined()
+    # TLS knows no end of one direction, and of a pair of sockets only an end is seen when its other side is closed.
+    one, two = joined(final=True)
     try:
         await loop.create_unix_connection(lambda: one, sock=theirs)
         transport.start(two)

@@ -24,6 +24,7 @@ from k1s.base.http import Answer, Handler, Request
 from k1s.base.pid_file import write as write_pid_file
 from k1s.base.pki import PkiError
 from k1s.base.tasks import Supervisor
+from k1s.base.tunnel import PATH as TUNNEL_PATH
 from k1s.client import kubeconfig
 from k1s.client.interface import InformerFactory, Object
 from k1s.client.rest import RestClient
@@ -48,7 +49,6 @@ from k1s.server.removed_nodes import cut_off
 from k1s.server.scheduler import app as scheduler
 from k1s.server.security import Security
 from k1s.server.tokens import JoinTokens, load_tokens
-from k1s.server.tunnel import PATH as TUNNEL_PATH
 from k1s.server.tunnel import Tunnels
 from k1s.storage.errors import StoreError
 from k1s.storage.expiry import Expiry

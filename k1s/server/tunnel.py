@@ -25,17 +25,12 @@ from k1s.base.http import Answer, ByteStream, RawUpgrade, Request, Response
 from k1s.base.mux import Mux, pump
 from k1s.base.mux_frames import MuxError
 from k1s.base.mux_stream import MuxStream
+from k1s.base.tunnel import CONNECTED_HEADER, DEAD_SECONDS, PROTOCOL, SERVER_HEADER
 from k1s.client.interface import InformerFactory, Object
 from k1s.server.apiserver.attributes import UserInfo
 
 log = logging.getLogger("k1s.server.tunnel")
 
-PATH = "/v1-k1s/connect"
-PROTOCOL = "k1s-tunnel"
-# In the answer: which server this is. In the request: to which servers the agent has tunnels already, comma separated.
-SERVER_HEADER = "K1s-Server"
-CONNECTED_HEADER = "K1s-Connected"
-DEAD_SECONDS = 10
 _USER_PREFIX = "system:node:"
 _GROUP = "system:nodes"
 
@@ -102,7 +97,7 @@ class Tunnels:
         return stream
 
     async def handle(self, request: Request) -> Answer:
-        """Serves PATH. Never raises for a bad request: an ApiError becomes its Status."""
+        """Serves base/tunnel.PATH. Never raises for a bad request: an ApiError becomes its Status."""
         try:
             node = await self._admitted(request)
         except ApiError as error:

@@ -23,13 +23,14 @@ from k1s.api.errors import ApiError, unauthorized
 from k1s.base import http_server, pki
 from k1s.base.clock import REAL_CLOCK
 from k1s.base.http import ByteStream, Headers, RawUpgrade, Request, Response
+from k1s.base.tunnel import PATH
 from k1s.client.rest import RestClient
 from k1s.client.transport import LocalTransport, client_tls
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.forward import Target
 from k1s.server.apiserver.subresources.streams import Streams
-from k1s.server.tunnel import PATH, Tunnels
+from k1s.server.tunnel import Tunnels
 from k1s.storage.memory import MemoryStore
 
 ADMIN = UserInfo("admin", ("system:masters", "system:authenticated"))
@@ -123,7 +124,7 @@ def fake_agent(name: str, kubelet_port: int) -> Any:
 
 
 @asynccontextmanager
-async def kubelet(rig: Rig) -> AsyncIterator[int]:
+async def kubelet(rig: Rig, answer: Any = None) -> AsyncIterator[int]:
     """A node's agent's listener: its certificate names the node's address."""
     key = pki.new_key()
     leaf = pki.issue(rig.ca, key, pki.Subject("kubelet", sans=(NOWHERE,)), usage="server", now=time.time())
@@ -142,7 +143,7 @@ async def kubelet(rig: Rig) -> AsyncIterator[int]:
         size = request.path.removeprefix("/big/")
         return Response(200, b"x" * int(size) if size.isdigit() else b"ok", "text/plain")
 
-    listener = await http_server.listen(handle, host="127.0.0.1", port=0, tls=context)
+    listener = await http_server.listen(answer or handle, host="127.0.0.1", port=0, tls=context)
     try:
         yield listener.port
     finally:
@@ -244,6 +245,31 @@ async def test_a_certificate_that_does_not_fit_is_noticed_through_the_tunnel(rig
         target = Target(NOWHERE, port, "/", rig.kubelet_tls, "somebody-else", node="n1")
         with pytest.raises(ssl.SSLCertVerificationError):
             await asyncio.wait_for(rig.server.dialer.connect(target), 3)
+
+
+async def test_a_client_that_goes_away_leaves_no_stream_behind(rig: Rig) -> None:
+    """Also when the target neither sends anything nor notices."""
+    ended = asyncio.Event()
+
+    async def deaf(stream: ByteStream) -> None:
+        await ended.wait()
+
+    async def handle(request: Request) -> Any:
+        return RawUpgrade("deaf", deaf)
+
+    async with kubelet(rig, handle) as port:
+        await rig.node("n1", port)
+        rig.agent("n1", port)
+        await rig.tunnels.appeared("n1")
+        mux = rig.tunnels._tunnels["n1"].mux
+        for tls in (rig.kubelet_tls, None):
+            _, writer = await rig.server.dialer.connect(Target(NOWHERE, port, "/", tls, node="n1"))
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: deaf\r\n\r\n")
+            await asyncio.sleep(0.1)
+            assert len(mux) == 1
+            writer.close()
+            await until(lambda: len(mux) == 0)
+        ended.set()
 
 
 async def test_pods_of_the_node_are_reached(rig: Rig) -> None:

@@ -66,6 +66,7 @@ class Targets:
         host = host.removeprefix("[").removesuffix("]")
         try:
             address, port = ipaddress.ip_address(host), int(number)
+            host = str(address)
         except ValueError:
             raise TargetRefused(f"{target} is not an address and a port") from None
         agent = self._agent
@@ -74,7 +75,7 @@ class Targets:
                 return _LOOPBACK[0], port
             if host not in _LOOPBACK and any(_declares(entry.pod, port) for entry in agent.pods):
                 return host, port
-        elif any(host in _addresses(entry.status or entry.pod.get("status") or {}) for entry in agent.pods) or any(
+        elif any(host in _own_addresses(entry.pod, entry.status) for entry in agent.pods) or any(
             address in ipaddress.ip_network(text.strip(), strict=False) for text in agent.config.service_cidr.split(",")
         ):
             return host, port
@@ -83,7 +84,10 @@ class Targets:
         )
 
 
-def _addresses(status: Object) -> list[str]:
+def _own_addresses(pod: Object, status: Object) -> list[str]:
+    if pod["spec"].get("hostNetwork"):
+        return []
+    status = status or pod.get("status") or {}
     return [str(status.get("podIP") or ""), *(str(entry.get("ip")) for entry in status.get("podIPs") or ())]
 
 

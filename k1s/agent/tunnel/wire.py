@@ -1,7 +1,7 @@
 """Opening the connection of a tunnel: TLS with the node's certificate, then the HTTP upgrade.
 
 Owns: `open_wire`, TunnelRefused. Called by: app. Never does: try again, know what passes afterwards.
-Source of the upgrade: RFC 9110, 7.8. The server's side is server/tunnel, which also names the headers.
+Source of the upgrade: RFC 9110, 7.8. The server's side is server/tunnel.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from k1s.base.sockets import notice_dead_peer
+from k1s.base.tunnel import CONNECTED_HEADER, DEAD_SECONDS, PATH, PROTOCOL, SERVER_HEADER
 
-PATH = "/v1-k1s/connect"
-PROTOCOL = "k1s-tunnel"
 CONNECT_SECONDS = 10.0
-DEAD_SECONDS = 10
 _READ = 256 * 1024
 _LONGEST_ANSWER = 64 * 1024
 
@@ -64,12 +62,12 @@ async def open_wire(url: str, tls: ssl.SSLContext, connected: Iterable[str]) -> 
                 f"Host: {parts.netloc}",
                 "Connection: Upgrade",
                 f"Upgrade: {PROTOCOL}",
-                f"K1s-Connected: {','.join(connected)}",
+                f"{CONNECTED_HEADER}: {','.join(connected)}",
             )
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
             status, headers = await _head(reader)
             if status == 101:
-                return Wire(reader, writer, headers.get("k1s-server", ""))
+                return Wire(reader, writer, headers.get(SERVER_HEADER.lower(), ""))
             length = min(int(headers.get("content-length") or 0), _LONGEST_ANSWER)
             raise TunnelRefused(_message(await reader.readexactly(length)) or f"status {status}", known=status == 409)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
