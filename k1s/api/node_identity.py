@@ -64,9 +64,10 @@ def node_uid(record: Object) -> str:
     return _decoded(record, _NODE_UID)
 
 
-def removed(node: str) -> ApiError:
-    """What a node is told that was deleted or whose name was given to another machine."""
-    message = f'node "{node}" was removed from this cluster: it has to join again, with a token'
+def removed(node: str, *, taken: bool = False) -> ApiError:
+    """What a node is told that was deleted, or (`taken`) whose name another machine has by now."""
+    fate = "belongs to another machine now" if taken else "was removed from this cluster"
+    message = f'node "{node}" {fate}: this one has to join again, with a token'
     details = {"name": node, "kind": "nodes", "causes": [{"reason": _REASON, "message": message}]}
     return ApiError(403, "Forbidden", message, details)
 

@@ -104,8 +104,7 @@ class JoinHandler:
             raise unauthorized()
         name = peer.common_name.removeprefix("system:node:")
         request.context["user"] = UserInfo(peer.common_name, peer.organizations)
-        if not self._keys.holds(name, peer.key_fingerprint):
-            raise node_identity.removed(name)
+        self._keys.require(name, peer.key_fingerprint)
 
     def _settings(self) -> dict[str, str]:
         config = self._config
@@ -140,8 +139,7 @@ class JoinHandler:
         if _csr(body, "clientRequest").key_fingerprint != read.key_fingerprint:
             raise bad_request("a renewed certificate keeps its key")
         request.context["user"] = UserInfo(read.subject.common_name, read.subject.organizations)
-        if not self._keys.holds(name, read.key_fingerprint):
-            raise node_identity.removed(name)
+        self._keys.require(name, read.key_fingerprint)
         answer = self._issue(name, body)
         log.info("certificates of node %s renewed", name)
         return answer

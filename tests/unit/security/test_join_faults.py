@@ -21,6 +21,8 @@ from k1s.agent.join_request import JoinError, clock_fault, server_urls
 from k1s.api import bootstrap_token
 from k1s.base import http_server, pki
 from k1s.base.clock import rfc3339
+from k1s.base.http import PeerCertificate, Request, Response
+from k1s.server.tokens import secret_of
 
 
 @pytest.fixture
@@ -193,6 +195,43 @@ async def test_a_server_that_does_not_answer_is_waited_for_and_told_of(
     assert (await joining).node_name == "node-1"
 
 
+async def test_a_server_on_ipv6(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    listener = await http_server.listen(cluster.handle, host="::1", port=0, tls=cluster.certificates.server_context())
+    config = replace(agent(cluster, tmp_path), server=f"https://[::1]:{listener.port}")
+    assert (await ensure_credentials(config, clock)).server == config.server
+    await listener.close(0)
+
+
+async def test_settings_are_for_nodes_of_the_cluster(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+    joined = await ensure_credentials(agent(cluster, tmp_path), clock)
+    me = pki.read_certificate(joined.client_certificate.read_bytes())
+
+    async def code(peer: PeerCertificate | None) -> int:
+        answer = await cluster.handler.handle(Request("GET", "/v1-k1s/settings", peer=peer))
+        assert isinstance(answer, Response)
+        return answer.status
+
+    nodes = ("system:nodes",)
+    assert await code(PeerCertificate("system:node:node-1", nodes, "", me.key_fingerprint)) == 200
+    assert await code(None) == 401
+    assert await code(PeerCertificate("system:admin", ("system:masters",), "", "k")) == 401
+    assert await code(PeerCertificate("system:node:node-1", nodes, "", "other")) == 403
+    assert await code(PeerCertificate("system:node:node-2", nodes, "", me.key_fingerprint)) == 403
+
+
+async def test_who_joined_and_who_was_refused_is_in_the_servers_log(
+    cluster: Cluster, tmp_path: Path, clock: Now, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await ensure_credentials(agent(cluster, tmp_path, token=cluster.make_token()), clock)
+    assert "node node-1 joined by system:bootstrap:abcdef" in caplog.text
+    with pytest.raises(JoinError):
+        await ensure_credentials(replace(agent(cluster, tmp_path), data_dir=tmp_path / "other"), clock)
+    assert "system:node-token from 127.0.0.1 was refused" in caplog.text
+    assert secret_of(cluster.token) not in caplog.text
+    assert "0123456789abcdef" not in caplog.text
+
+
 async def test_of_several_servers_one_that_answers_is_enough(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
     config = replace(agent(cluster, tmp_path), server=f"https://127.0.0.1:1,{cluster.url}")
     assert (await ensure_credentials(config, clock)).server == f"https://127.0.0.1:1,{cluster.url}"
@@ -232,10 +271,11 @@ async def test_a_machine_that_moves_while_it_runs_gets_a_certificate_for_its_new
         certificates.moved_to(address)
         wanted = set(address.split(","))
         for _ in range(300):
-            sans = set(pki.read_certificate(joined.serving_certificate.read_bytes()).subject.sans)
-            if wanted <= sans:
+            # Written last.
+            if f'"{address}"' in (joined.server_ca.parent / "identity.json").read_text():
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+        sans = set(pki.read_certificate(joined.serving_certificate.read_bytes()).subject.sans)
         assert wanted <= sans
         assert "192.0.2.10" not in sans
     task.cancel()

@@ -25,13 +25,16 @@ class NodeKeys:
     def check(self, user: UserInfo, peer: PeerCertificate) -> None:
         """Raises ApiError 403 if `user` is a node that was removed; says nothing about other users."""
         name = node_name(user)
-        if name and not self.holds(name, peer.key_fingerprint):
-            raise node_identity.removed(name)
+        if name:
+            self.require(name, peer.key_fingerprint)
 
-    def holds(self, name: str, fingerprint: str) -> bool:
-        """Whether the name of this node belongs to this key now."""
+    def require(self, name: str, fingerprint: str) -> None:
+        """Raises ApiError 403 unless the name of this node belongs to this key now."""
         record = self._secrets.get(node_identity.record_name(name), node_identity.NAMESPACE)
-        if record is None or not node_identity.belongs_to(record, fingerprint):
-            return False
+        if record is None:
+            raise node_identity.removed(name)
+        if not node_identity.belongs_to(record, fingerprint):
+            raise node_identity.removed(name, taken=True)
         # A record whose Node has gone is about to go: nothing may slip in between.
-        return not node_identity.node_uid(record) or self._nodes.get(name) is not None
+        if node_identity.node_uid(record) and self._nodes.get(name) is None:
+            raise node_identity.removed(name)
