@@ -27,6 +27,8 @@ class TokenFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Token:
+    """`expires` and `refresh_at` by this machine's clock."""
+
     text: str
     expires: float
     refresh_at: float
@@ -78,8 +80,8 @@ class TokenManager:
         answer = await self._client.create(
             builtin("ServiceAccount"), request, meta["namespace"], subresource="token", name=account
         )
-        status = answer["status"]
-        now = self._clock.now()
-        expires = parse_rfc3339(status["expirationTimestamp"])
-        life = expires - now
-        return _Token(status["token"], expires, now + min(life * _REFRESH_SHARE, _MAX_AGE))
+        status, now = answer["status"], self._clock.now()
+        # Both times are the server's: a clock of this machine that is off makes no token old or everlasting.
+        issued = (answer.get("metadata") or {}).get("creationTimestamp")
+        life = parse_rfc3339(status["expirationTimestamp"]) - (parse_rfc3339(issued) if issued else now)
+        return _Token(status["token"], now + life, now + min(life * _REFRESH_SHARE, _MAX_AGE))
