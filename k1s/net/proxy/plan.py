@@ -25,7 +25,8 @@ Object = dict[str, Any]
 Elements = dict[tuple[str, str], str]
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+# Who sets one of these on a Service or slice does not want it proxied, or not by us.
+_NOT_OURS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
 # Slots of targets on this node begin here, so that both lists of a frontend live in one map.
 LOCAL_SLOTS = 1 << 16
 _DEFAULT_STICKY_SECONDS = 10800
@@ -112,10 +113,14 @@ EMPTY = ServicePlan()
 
 
 def concerns_proxy(service: Object) -> bool:
-    """Not for the proxy: headless, ExternalName, and what names another proxy."""
+    """Not for the proxy: headless, ExternalName, and what is marked as somebody else's."""
     spec = service.get("spec") or {}
-    labels = (service.get("metadata") or {}).get("labels") or {}
-    return spec.get("type") != "ExternalName" and spec.get("clusterIP") not in (None, "", "None") and _PROXY_NAME not in labels
+    return spec.get("type") != "ExternalName" and spec.get("clusterIP") not in (None, "", "None") and _is_ours(service)
+
+
+def _is_ours(obj: Object) -> bool:
+    labels = (obj.get("metadata") or {}).get("labels") or {}
+    return not any(label in labels for label in _NOT_OURS)
 
 
 def plan_service(
@@ -132,7 +137,7 @@ def plan_service(
     if not concerns_proxy(service):
         return plan
     spec = service["spec"]
-    slices = [piece for piece in slices if _PROXY_NAME not in ((piece.get("metadata") or {}).get("labels") or {})]
+    slices = [piece for piece in slices if _is_ours(piece)]
     cluster_ips = [ip for ip in spec.get("clusterIPs") or [spec["clusterIP"]] if family.owns(ip) and ip not in own_addresses]
     for ip in cluster_ips:
         plan.put(ip, "cluster-ips", ip, "")

@@ -161,12 +161,15 @@ def _refuse(family: Family) -> str:
     """Also what is sent to a pool address and no Service's port: the node that announces it must not answer with its own."""
     ip = family.name
     here = f"fib daddr type local {ip} daddr != {family.loopback}"
+    # An answer that the kernel cannot place keeps the pod's own address, and its caller, who never spoke to that, would reset
+    # the connection.
+    invalid = f"\t\t{ip} saddr @node-pods ct state invalid drop\n"
     hooks = "".join(
         f"""\
 	chain {hook} {{
 		type filter hook {hook.removesuffix("-filter")} priority 0; policy accept;
 		ct state new jump dead
-	}}
+{invalid if hook == "forward-filter" else ""}	}}
 """
         for hook in ("input-filter", "forward-filter", "output-filter")
     )

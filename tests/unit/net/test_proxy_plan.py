@@ -130,6 +130,7 @@ def test_arrange_keeps_who_stays(before: list[int], wanted: set[int]) -> None:
         ({"clusterIP": "None"}, {}),
         ({"clusterIP": ""}, {}),
         ({"clusterIP": "10.43.0.7"}, {"service.kubernetes.io/service-proxy-name": "other"}),
+        ({"clusterIP": "10.43.0.7"}, {"service.kubernetes.io/headless": ""}),
     ],
 )
 def test_not_for_the_proxy(spec: dict, labels: dict) -> None:
