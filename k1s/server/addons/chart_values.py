@@ -20,6 +20,8 @@ class BadValues(Exception):
 
 def parse_values(text: str, where: str) -> Tree:
     """A document of values; nothing at all is no values."""
+    if not text.strip():
+        return {}
     try:
         value, _ = load_yaml(text)
     except ValueError as error:

@@ -19,7 +19,7 @@ from k1s.server.addons.traefik.render import render
 
 Object = dict[str, Any]
 PACKAGE = resources.files("k1s.server.addons.traefik")
-BASE = [document.content for document in parse((PACKAGE / "manifest.yaml").read_bytes())]
+BASE = [document.content for document in parse((PACKAGE / "manifest.json").read_bytes(), json=True)]
 
 
 def made(values: str = "") -> tuple[dict[str, Object], list[str]]:
@@ -175,7 +175,7 @@ def test_the_image_is_found_in_an_archive_or_on_a_node(tmp_path: Path) -> None:
 
 
 def test_the_definitions_that_come_with_it_cover_what_its_role_names() -> None:
-    definitions = [document.content for document in parse((PACKAGE / "definitions.yaml").read_bytes())]
+    definitions = [document.content for document in parse((PACKAGE / "definitions.json").read_bytes(), json=True)]
     plurals = {definition["spec"]["names"]["plural"] for definition in definitions}
     (role,) = (obj for obj in BASE if obj["kind"] == "ClusterRole")
     assert plurals == {

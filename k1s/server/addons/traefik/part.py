@@ -55,9 +55,7 @@ class Traefik:
 
     async def _follow(self, image: str) -> None:
         package = resources.files("k1s.server.addons.traefik")
-        definitions, base = await asyncio.to_thread(
-            lambda: [parse((package / name).read_bytes()) for name in ("definitions.yaml", "manifest.yaml")]
-        )
+        definitions, base = (parse((package / name).read_bytes(), json=True) for name in ("definitions.json", "manifest.json"))
         await self._configs.synced()
         self._configs.add_handler(self._changed)
         kinds = [document.content for document in definitions]

@@ -1,6 +1,7 @@
 """Traefik's objects, with what a HelmChartConfig asks for.
 
-Owns: which values of Traefik's chart k1s understands and what they become. Called by: traefik/part. Never does: I/O. Pure.
+Owns: which values of Traefik's chart k1s understands and what they become of manifest.json (Traefik as k3s' users know it).
+Called by: traefik/part. Never does: I/O. Pure.
 Source: the values of Traefik's Helm chart, as k3s' users set them by a HelmChartConfig named traefik. Values that are not named
 here are not honoured, and said to be so.
 """
@@ -40,7 +41,7 @@ _SILENT = ("rbac.enabled", "global.systemDefaultRegistry", "deployment.enabled",
 
 
 def render(base: list[Object], given: Tree, image: str) -> tuple[list[Object], list[str]]:
-    """(the objects, the values that are not honoured). `base`: manifest.yaml's. Raises BadValues."""
+    """(the objects, the values that are not honoured). `base`: manifest.json's. Raises BadValues."""
     values = Values(DEFAULTS, given)
     objects = {obj["kind"]: obj for obj in clone(base)}
     for path in _SILENT:
