@@ -1,8 +1,8 @@
 """Throughput and latency of pods' paths: `python bench/overlay.py [seconds]` as root.
 
 Two hosts on one LAN (tests/node/lan.py), a pod each and a second one on the first; the agent's real network part on both. In one
-run, in turns, so that a noisy machine is noisy for all: the bare path between the hosts, k1s's path between pods, a VXLAN of the same
-shape made by hand (bridge, pair of links, device, entries; no rules), both by address and through a Service. Ratios are
+run, in turns, so that a noisy machine is noisy for all: the bare path between the hosts, k1s's path between pods, a VXLAN of the
+same shape made by hand (bridge, pair of links, device, entries; no rules), both by address and through a Service. Ratios are
 medians over the turns. TCP with one stream; latency is that of one byte there and back.
 """
 

@@ -162,15 +162,31 @@ def _addresses(route: RouteSocket, family: int) -> Iterator[LinkAddress]:
             yield LinkAddress(owner, socket.inet_ntop(kind, value), prefix, stable)
 
 
-def ensure_link(name: str, kind: str, *, mtu: int = 0, mac: str = "", addresses: Sequence[str] = (), data: bytes = b"") -> int:
-    """A link of that kind, up, with (at least) these addresses. Returns its index. `data` counts only where it is made."""
+def ensure_link(
+    name: str,
+    kind: str,
+    *,
+    mtu: int = 0,
+    mac: str = "",
+    addresses: Sequence[str] = (),
+    data: bytes = b"",
+    link_local: bool = True,
+) -> int:
+    """A link of that kind, up, with (at least) these addresses. Returns its index.
+
+    `data` and `link_local` count only where it is made; without a link-local IPv6 address it sends no router solicitations
+    and multicast reports.
+    """
     with opened(f"link {name}") as route:
-        if index_of(name) is None:
+        made = index_of(name) is None
+        if made:
             info = text(INFO_KIND, kind) + (attribute(INFO_DATA | NESTED, data) if data else b"")
             _create_link(route, name, info)
         index = index_of(name)
         if index is None:
             raise LinkError(f"link {name} vanished while it was made")
+        if made and not link_local:
+            _without_link_local(route, index)
         found = link_of(route, index)
         wanted = number(IFLA_MTU, mtu) if mtu not in (0, found.mtu) else b""
         wanted += attribute(IFLA_ADDRESS, packed_mac(mac)) if mac not in ("", found.mac) else b""
@@ -193,19 +209,14 @@ def _create_link(route: RouteSocket, name: str, info: bytes) -> None:
             raise
 
 
-def without_link_local(name: str) -> None:
-    """No IPv6 link-local address, and so no router solicitations and multicast reports, from this link."""
-    with opened(f"link {name}") as route:
-        index = index_of(name)
-        if index is None:
-            return
-        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_GENERATE_NONE]))
-        wanted = attribute(IFLA_AF_SPEC | NESTED, attribute(socket.AF_INET6 | NESTED, mode))
-        try:
-            route.change(SET_LINK, link_message(index) + wanted)
-        except NetlinkError as error:
-            if error.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):  # a kernel without IPv6
-                raise
+def _without_link_local(route: RouteSocket, index: int) -> None:
+    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_GENERATE_NONE]))
+    wanted = attribute(IFLA_AF_SPEC | NESTED, attribute(socket.AF_INET6 | NESTED, mode))
+    try:
+        route.change(SET_LINK, link_message(index) + wanted)
+    except NetlinkError as error:
+        if error.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):  # a kernel without IPv6
+            raise
 
 
 def add_address(route: RouteSocket, index: int, address: str) -> None:

@@ -1,7 +1,7 @@
 """Taking the network back.
 
 Owns: removing every link, route and table of k1s's. Called by: cli uninstall, `make down`, tests.
-Never does: touch anything whose name is not k1s's. Repeatable; routes go with their links.
+Never does: touch anything that is not k1s's by its name, or its routes by their mark. Repeatable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from k1s.net import link, names, netns, sysctl
+from k1s.net import link, names, netns, route, sysctl
 from k1s.net.announce import holder
 from k1s.net.nft import NftContext
 from k1s.net.setup import sysctl_memory
@@ -27,6 +27,10 @@ def remove_all(state_dir: Path | None = None) -> list[str]:
         if found.name in names.LINKS or (found.kind == "veth" and names.is_veth(found.name)):
             if link.delete(found.name):
                 removed.append(f"link {found.name}")
+    # Those of the tunnel went with it; next hops are on the host's own links.
+    for ours in route.own():
+        route.remove(ours)
+        removed.append(f"route {ours.destination}")
     if state_dir is not None:
         sysctl.restore(sysctl_memory(state_dir))
         for record in (state_dir / "addresses").glob("*.json"):

@@ -67,6 +67,8 @@ class Agent(SimpleNamespace):
     events: FakeEvents = field(default_factory=FakeEvents)
     address_handlers: list[Callable[[str], None]] = field(default_factory=list)
     readiness_handlers: list[Callable[[], None]] = field(default_factory=list)
+    heartbeat_handlers: list[Callable[[], None]] = field(default_factory=list)
+    removal_handlers: list[Callable[[], None]] = field(default_factory=list)
     not_ready: dict[str, str] = field(default_factory=dict)
 
     @property

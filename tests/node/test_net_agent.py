@@ -59,8 +59,10 @@ class NoSandboxes:
 
 def make_agent(config: AgentConfig, runtime: Any = None) -> Any:
     agent = SimpleNamespace(config=config, node_name="node-a", node_ip="192.0.2.1", clock=REAL_CLOCK, metrics=Registry())
-    agent.node_ips, agent.address_handlers, agent.readiness_handlers = ("192.0.2.1",), [], []
+    agent.node_ips, agent.address_handlers = ("192.0.2.1",), []
+    agent.readiness_handlers, agent.heartbeat_handlers = [], []
     agent.informers, agent.runtime = StoreInformers(), runtime or NoSandboxes()
+    agent.heartbeat_handlers = []
     agent.states = []
     agent.set_ready = lambda part, why="": agent.states.append((part, why))
     return agent

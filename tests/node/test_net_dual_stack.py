@@ -43,6 +43,10 @@ def test_pods_have_both_and_meet_by_both(pair: Lan) -> None:
     assert transfer((b, "two"), (a, "one"), "fd42:0:0:1::2") == MEGABYTES << 20
 
 
+def test_the_tunnel_has_nothing_to_say_of_its_own(pair: Lan) -> None:
+    assert "fe80" not in pair.hosts[0].run("ip", "-6", "addr", "show", "k1s-vxlan")
+
+
 def test_pods_of_one_host_and_the_host_itself(pair: Lan) -> None:
     a = pair.hosts[0]
     for name in ("one", "three"):

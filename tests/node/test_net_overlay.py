@@ -116,6 +116,15 @@ def test_the_size_is_worked_out_and_follows(pair: Lan) -> None:
     assert ping(a, "one", two, size=1350 - 28, seconds=2)
 
 
+def test_nothing_is_left(pair: Lan) -> None:
+    a = pair.hosts[0]
+    a.close()
+    assert {found["ifname"] for found in a.ip("link")} == {"lo", "eth0"}
+    assert a.run("ip", "route").split("\n")[0].startswith("default via 192.0.2.254")
+    assert "10.14" not in a.run("ip", "route")
+    assert a.run("nft", "list", "ruleset") == ""
+
+
 def test_one_entry_a_peer_and_no_flooding() -> None:
     with lan(3) as made:
         a, b, c = made.hosts
@@ -246,6 +255,9 @@ def test_routes_without_a_tunnel(servers: netlab.Servers) -> None:
         eventually(lambda: "10.142.2.0/24 via 192.0.2.2" in a.run("ip", "route"), "the route is back", 2)
         made.remove(c)
         eventually(lambda: "10.142.3.0" not in a.run("ip", "route"), "the deleted node's route is gone", 2)
+        assert "10.142.2.0" in a.run("ip", "route")
+        a.close()
+        assert "10.14" not in a.run("ip", "route")
 
 
 def test_another_backend_at_the_next_start_leaves_nothing_of_the_first() -> None:

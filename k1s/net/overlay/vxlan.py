@@ -71,16 +71,20 @@ def ensure(wanted: Device) -> bool:
         if found is not None and local_of(found) != wanted.local:
             _move(found.index, wanted.local)
         link.ensure_link(
-            names.VXLAN, "vxlan", mtu=wanted.mtu, mac=wanted.mac, addresses=wanted.addresses, data=_data(wanted.local)
+            names.VXLAN,
+            "vxlan",
+            mtu=wanted.mtu,
+            mac=wanted.mac,
+            addresses=wanted.addresses,
+            data=_data(wanted.local),
+            link_local=False,
         )
     except LinkError as error:
         if error.code in (errno.EADDRINUSE, errno.EEXIST):
             raise PortTaken(_taken(error), error.code) from error
         raise
-    if found is None:
-        link.without_link_local(names.VXLAN)
-        if not wanted.offload:
-            _without_offload(names.VXLAN)
+    if found is None and not wanted.offload:
+        _without_offload(names.VXLAN)
     link.remove_addresses(names.VXLAN, wanted.addresses)
     return True
 
