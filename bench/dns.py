@@ -42,6 +42,7 @@ CASES: dict[str, Callable[[int], str]] = {
     "search path misses": lambda n: f"n{n}.example.org.default.svc.{DOMAIN} A",
     "forwarded, from the cache": lambda n: f"n{n}.example.org A",
     "never the same name": lambda n: f"x{n}.default.svc.{DOMAIN} A",
+    "never the same name, forwarded": lambda n: f"x{n}.example.org A",
 }
 
 

@@ -236,10 +236,15 @@ def test_config_maps_and_nodes(tmp_path: Path, caplog: pytest.LogCaptureFixture)
             assert fault in caplog.text
             rig.informers.config_map("kube-dns", 1, {"upstreamNameservers": f'["{PEER}"]'})
             assert await rig.ask("y.example") == ["0 0 203.0.113.0"]
+            custom = "lab.example:53 {\n forward . 192.0.2.2\n}\n"
+            rig.informers.config_map(
+                "coredns-custom", 1, {"lab.server": custom, "x.override": "hosts {\n192.168.1.99 nas scanner\n}"}
+            )
+            assert await rig.ask("nas", "scanner") == ["0 0 192.168.1.20", "0 0 192.168.1.99"]
             rig.informers.config_map("k1s-dns", 3, {"hosts": "192.168.1.21 nas"})
             assert await rig.ask("nas") == ["0 0 192.168.1.21"]
             rig.informers.stores["ConfigMapmetadata.name=k1s-dns"].remove("kube-system", "k1s-dns")
-            assert await rig.ask("nas") == ["0 0 203.0.113.0"]
+            assert await rig.ask("nas") == ["0 0 192.168.1.99"]
 
     scenario(tmp_path, work)
 

@@ -72,7 +72,7 @@ class DnsPart:
 
     def _set(self, settings: Settings) -> None:
         self._forwarder.configure(settings.stubs, settings.upstreams)
-        self._server.resolver.overrides = settings.hosts
+        self._server.resolver.overrides = settings.table()
         self._server.changed()
 
     def _set_nodes(self, table: HostTable) -> None:

@@ -15,13 +15,16 @@ from typing import Any
 
 from k1s.agent.context import AgentContext
 from k1s.api.catalog import builtin
+from k1s.net.dns.corefile import read_custom
 from k1s.net.dns.hosts import HostTable
-from k1s.net.dns.settings import CLASSIC, OURS, Settings, SettingsError, merged, read_classic, read_ours
+from k1s.net.dns.settings import CLASSIC, CUSTOM, OURS, Settings, SettingsError, merged, read_classic, read_ours
 from k1s.net.dns.wire import Name
 from k1s.net.family import parse_address
 
 Object = dict[str, Any]
 _NAMESPACE = "kube-system"
+# What the first says wins.
+_READERS = {OURS: read_ours, CLASSIC: read_classic, CUSTOM: read_custom}
 _log = logging.getLogger("k1s.agent.network")
 
 
@@ -36,13 +39,13 @@ class DnsSettings:
         nodes_changed: Callable[[HostTable], None],
     ) -> None:
         self._agent, self._own, self._changed, self._nodes_changed = agent, own_addresses, changed, nodes_changed
-        self._found = {OURS: Settings(), CLASSIC: Settings()}
+        self._found = {name: Settings() for name in _READERS}
         self._nodes: dict[str, tuple[str, ...]] = {}
         self._stale = False
 
     def start(self) -> None:
         informers = self._agent.informers
-        for name in (OURS, CLASSIC):
+        for name in _READERS:
             selector = f"metadata.name={name}"
             config_maps = informers.informer(builtin("ConfigMap"), namespace=_NAMESPACE, field_selector=selector)
             config_maps.add_handler(self._config_map)
@@ -57,13 +60,12 @@ class DnsSettings:
             return
         domain = self._agent.config.cluster_domain
         try:
-            read = read_ours if name == OURS else read_classic
-            self._found[name] = read((new or {}).get("data") or {}, self._own, domain)
+            self._found[name] = _READERS[name]((new or {}).get("data") or {}, self._own, domain)
         except SettingsError as error:
             _log.warning("ConfigMap %s/%s: %s; what was set before stays", _NAMESPACE, name, error)
             self._agent.events.event(obj, "Warning", "InvalidDNSSettings", f"{error}; what was set before stays")
             return
-        self._changed(merged(self._found[OURS], self._found[CLASSIC]))
+        self._changed(merged(*self._found.values()))
 
     def _node(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]

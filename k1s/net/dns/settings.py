@@ -16,7 +16,8 @@ ConfigMap `k1s-dns`, every key optional, `#` begins a comment:
       *.dev.example.com  ingress.kube-system.svc.cluster.local
 
 ConfigMap `kube-dns`, as kube-dns took it and CoreDNS's migration documents it: `stubDomains`, JSON of domain to servers, and
-`upstreamNameservers`, a JSON list. What `k1s-dns` says wins. Corefile syntax (k3s's `coredns-custom`) is not read.
+`upstreamNameservers`, a JSON list. ConfigMap `coredns-custom`, as k3s takes it: see corefile. What `k1s-dns` says wins over
+`kube-dns`, and that over `coredns-custom`.
 
 Bounds: 10,000 names of hosts and rewrites, 256 stub domains, 8 servers each.
 """
@@ -34,12 +35,14 @@ from k1s.net.dns.upstream import Upstream, parse_upstream
 from k1s.net.dns.wire import Name
 from k1s.net.family import parse_address
 
-OURS, CLASSIC = "k1s-dns", "kube-dns"
+OURS, CLASSIC, CUSTOM = "k1s-dns", "kube-dns", "coredns-custom"
 MOST_NAMES, MOST_STUBS, MOST_SERVERS = 10_000, 256, 8
 _KEYS = {OURS: ("stub-domains", "upstreams", "hosts", "rewrite"), CLASSIC: ("stubDomains", "upstreamNameservers")}
 
 Data = Mapping[str, str]
 Stubs = dict[Name, list[Upstream]]
+# An address and its names.
+Host = tuple[str, list[Name]]
 
 
 class SettingsError(Exception):
@@ -50,24 +53,35 @@ class SettingsError(Exception):
 class Settings:
     stubs: Stubs = field(default_factory=dict)
     upstreams: list[Upstream] = field(default_factory=list)
-    hosts: HostTable = field(default_factory=HostTable)
+    hosts: list[Host] = field(default_factory=list)
+    aliases: dict[Name, Name] = field(default_factory=dict)
+
+    def checked(self) -> Settings:
+        """Raises SettingsError if it is too much."""
+        if sum(len(names) for _, names in self.hosts) + len(self.aliases) > MOST_NAMES:
+            raise SettingsError(f"hosts and rewrite: more than {MOST_NAMES} names")
+        if len(self.stubs) > MOST_STUBS:
+            raise SettingsError(f"more than {MOST_STUBS} stub domains")
+        return self
+
+    def table(self) -> HostTable:
+        return HostTable(self.hosts, self.aliases)
 
 
 def read_ours(data: Data, own_addresses: frozenset[str], domain: str) -> Settings:
     """ConfigMap k1s-dns. Raises SettingsError."""
     _check_keys(OURS, data)
-    hosts = [_host(key, line) for key, line in _lines(data, "hosts")]
+    hosts = [host_line(key, line) for key, line in _lines(data, "hosts")]
     aliases = dict(_alias(key, line) for key, line in _lines(data, "rewrite"))
-    if sum(len(names) for _, names in hosts) + len(aliases) > MOST_NAMES:
-        raise SettingsError(f"hosts and rewrite: more than {MOST_NAMES} names")
     stubs: Stubs = {}
     for where, line in _lines(data, "stub-domains"):
         name, colon, servers = line.partition(":")
         if not colon:
             raise SettingsError(f"{where}: '{line}' is not 'domain: server, server'")
-        stubs[_stub_domain(where, name, domain)] = _servers(where, servers.replace(",", " ").split(), own_addresses)
+        stubs[stub_domain(where, name, domain)] = parse_servers(where, servers.replace(",", " ").split(), own_addresses)
     upstreams = [word for _, line in _lines(data, "upstreams") for word in line.replace(",", " ").split()]
-    return _settings(stubs, _servers("upstreams", upstreams, own_addresses) if upstreams else [], HostTable(hosts, aliases))
+    found = parse_servers("upstreams", upstreams, own_addresses) if upstreams else []
+    return Settings(stubs, found, hosts, aliases).checked()
 
 
 def read_classic(data: Data, own_addresses: frozenset[str], domain: str) -> Settings:
@@ -77,19 +91,22 @@ def read_classic(data: Data, own_addresses: frozenset[str], domain: str) -> Sett
     for name, servers in _json(data, "stubDomains", dict).items():
         if not isinstance(servers, list) or not all(isinstance(server, str) for server in servers):
             raise SettingsError(f"stubDomains: the servers of '{name}' are not a list of addresses")
-        stubs[_stub_domain("stubDomains", str(name), domain)] = _servers("stubDomains", servers, own_addresses)
+        stubs[stub_domain("stubDomains", str(name), domain)] = parse_servers("stubDomains", servers, own_addresses)
     upstreams = _json(data, "upstreamNameservers", list)
-    return _settings(stubs, _servers("upstreamNameservers", upstreams, own_addresses) if upstreams else [], HostTable())
+    return Settings(stubs, parse_servers("upstreamNameservers", upstreams, own_addresses) if upstreams else []).checked()
 
 
-def merged(ours: Settings, classic: Settings) -> Settings:
-    return Settings({**classic.stubs, **ours.stubs}, ours.upstreams or classic.upstreams, ours.hosts)
-
-
-def _settings(stubs: Stubs, upstreams: list[Upstream], hosts: HostTable) -> Settings:
-    if len(stubs) > MOST_STUBS:
-        raise SettingsError(f"more than {MOST_STUBS} stub domains")
-    return Settings(stubs, upstreams, hosts)
+def merged(*found: Settings) -> Settings:
+    """All of them; where two say something of the same name, the first."""
+    out = Settings()
+    for settings in reversed(found):
+        out.stubs |= settings.stubs
+        out.upstreams = settings.upstreams or out.upstreams
+        known = {name for _, names in settings.hosts for name in names} | set(settings.aliases)
+        rest = [(address, [name for name in names if name not in known]) for address, names in out.hosts]
+        out.hosts = [*settings.hosts, *((address, names) for address, names in rest if names)]
+        out.aliases = {**{a: b for a, b in out.aliases.items() if a not in known}, **settings.aliases}
+    return out
 
 
 def _check_keys(name: str, data: Data) -> None:
@@ -119,31 +136,31 @@ def _json(data: Data, key: str, kind: type) -> Any:
     return found
 
 
-def _host(where: str, line: str) -> tuple[str, list[Name]]:
+def host_line(where: str, line: str) -> Host:
     address, *names = line.split()
     if parse_address(address) is None:
         raise SettingsError(f"{where}: '{address}' is not an IP address")
     if not names:
         raise SettingsError(f"{where}: no name after {address}")
-    return address, [_name(where, name, wild=True) for name in names]
+    return address, [parse_name(where, name, wild=True) for name in names]
 
 
 def _alias(where: str, line: str) -> tuple[Name, Name]:
     words = line.split()
     if len(words) != 2:
         raise SettingsError(f"{where}: '{line}' is not 'name target'")
-    return _name(where, words[0], wild=True), _name(where, words[1])
+    return parse_name(where, words[0], wild=True), parse_name(where, words[1])
 
 
-def _stub_domain(where: str, text: str, domain: str) -> Name:
-    name = _name(where, text)
+def stub_domain(where: str, text: str, domain: str) -> Name:
+    name = parse_name(where, text)
     cluster = tuple(domain.lower().strip(".").split("."))
     if name[-len(cluster) :] == cluster:
         raise SettingsError(f"{where}: {'.'.join(name)} belongs to the cluster itself")
     return name
 
 
-def _servers(where: str, texts: object, own_addresses: frozenset[str]) -> list[Upstream]:
+def parse_servers(where: str, texts: object, own_addresses: frozenset[str]) -> list[Upstream]:
     found = []
     for text in texts if isinstance(texts, list) else ():
         upstream = parse_upstream(text) if isinstance(text, str) else None
@@ -157,7 +174,7 @@ def _servers(where: str, texts: object, own_addresses: frozenset[str]) -> list[U
     return found
 
 
-def _name(where: str, text: str, *, wild: bool = False) -> Name:
+def parse_name(where: str, text: str, *, wild: bool = False) -> Name:
     name = tuple(text.strip().lower().rstrip(".").split("."))
     labels = name[1:] if wild and name[0] == "*" else name
     if not labels or len(text) > 253:

@@ -185,7 +185,7 @@ ROLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("kube-system", "extension-apiserver-authentication-reader"): (
         "core: configmaps (extension-apiserver-authentication) = read",
     ),
-    ("kube-system", "k1s:node-dns"): ("core: configmaps (k1s-dns kube-dns) = read",),
+    ("kube-system", "k1s:node-dns"): ("core: configmaps (k1s-dns kube-dns coredns-custom) = read",),
     ("kube-system", "system:controller:bootstrap-signer"): ("core: secrets = read",),
     ("kube-system", "system:controller:cloud-provider"): ("core: configmaps = create get list watch",),
     ("kube-system", "system:controller:token-cleaner"): ("core: secrets = delete get list watch", _EVENTS),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from k1s.net.dns import wire
+from k1s.net.dns.corefile import read_custom
 from k1s.net.dns.hosts import HostTable
 from k1s.net.dns.settings import MOST_NAMES, Settings, SettingsError, merged, read_classic, read_ours
 
@@ -71,7 +74,7 @@ def test_every_key() -> None:
     ],
 )
 def test_fixed_names(asked: str, kind: int, wanted: list[bytes] | None) -> None:
-    found = read_ours(OURS, OWN, "cluster.local").hosts.answer(name(asked) if asked else (), kind)
+    found = read_ours(OURS, OWN, "cluster.local").table().answer(name(asked) if asked else (), kind)
     assert ([r.data for r in found.records] if found is not None else None) == wanted
 
 
@@ -135,3 +138,107 @@ def test_classic_mistakes(data: dict[str, str], fault: str) -> None:
     with pytest.raises(SettingsError) as error:
         read_classic(data, OWN, "cluster.local")
     assert fault in str(error.value)
+
+
+CUSTOM = {
+    "log.override": 'log\nerrors {\n  consolidate 5m ".*"\n}\n',
+    "names.override": """
+        hosts {
+          192.168.1.20 nas.home nas   # the shelf
+          ttl 60
+          fallthrough
+        }
+        hosts /etc/coredns/custom/more.hosts {
+            fallthrough
+        }
+        rewrite name shop.example.com shop.default.svc.cluster.local
+        rewrite stop name exact b.example.com web.default.svc.cluster.local
+        forward . 9.9.9.9 1.1.1.1 { max_concurrent 1000
+        }
+    """.replace("{ max_concurrent", "{\n max_concurrent"),
+    "more.hosts": "# more\n192.168.1.30\tprinter.home\n",
+    "office.server": """
+        corp.example:53 lab.example {
+            errors
+            cache 30
+            forward . 10.0.0.53 10.0.0.54:5353 {
+                policy sequential
+            }
+        }
+        host.example {
+            forward . /etc/resolv.conf
+        }
+    """,
+}
+
+
+def test_what_k3s_users_have() -> None:
+    found = read_custom(CUSTOM, OWN, "cluster.local")
+    office = ["10.0.0.53:53", "10.0.0.54:5353"]
+    assert shown(found) == ({"corp.example": office, "lab.example": office}, ["9.9.9.9:53", "1.1.1.1:53"])
+    assert found.hosts == [
+        ("192.168.1.20", [("nas", "home"), ("nas",)]),
+        ("192.168.1.30", [("printer", "home")]),
+    ]
+    assert found.aliases == {
+        name("shop.example.com"): name("shop.default.svc.cluster.local"),
+        name("b.example.com"): name("web.default.svc.cluster.local"),
+    }
+
+
+def test_names_that_are_said_twice() -> None:
+    first = ours(hosts="10.0.0.1 nas printer", rewrite="shop.example web.default.svc.cluster.local")
+    second = read_custom({"a.override": "hosts {\n10.0.0.2 nas\n10.0.0.2 shop.example scanner\n}"}, OWN, "cluster.local")
+    table = merged(first, Settings(), second).table()
+    for asked, data in (("nas", [b"\x0a\0\0\1"]), ("printer", [b"\x0a\0\0\1"]), ("scanner", [b"\x0a\0\0\2"])):
+        answer = table.answer(name(asked), wire.A)
+        assert answer is not None and [r.data for r in answer.records] == data
+    alias = table.answer(name("shop.example"), wire.A)
+    assert alias is not None and alias.alias == name("web.default.svc.cluster.local")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("template IN A {\n answer x\n}", "x.override, line 1: 'template' is not something k1s' DNS does; see ConfigMap k1s-dns"),
+        ("kubernetes cluster.local", "'kubernetes' is not something"),
+        ("\nforward . tls://9.9.9.9", "x.override, line 2: 'tls://9.9.9.9' is not an address"),
+        ("forward .", "'forward .' is not 'forward . server'"),
+        ("forward . 10.43.0.10", "10.43.0.10 is the cluster's own DNS"),
+        ("forward cluster.local 10.0.0.1", "cluster.local belongs to the cluster itself"),
+        ("hosts /etc/hosts", "'/etc/hosts' is no key of the ConfigMap"),
+        ("hosts {\n nas 10.0.0.1\n}", "x.override, line 2: 'nas' is not an IP address"),
+        ("rewrite name suffix a.example b.example", "only 'rewrite name exact FROM TO'"),
+        ("rewrite name a.example", "only 'rewrite name exact FROM TO'"),
+        ("log {", "x.override: a block is not closed"),
+        ("}", "x.override, line 1: a '}' that closes nothing"),
+        ("log { class error }", "braces end a line or stand alone"),
+        ("a {\nb {\nc {\nd {\ne {\n", "blocks in blocks in blocks"),
+    ],
+)
+def test_mistakes_in_a_corefile(text: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read_custom({"x.override": text}, OWN, "cluster.local")
+    assert fault in str(error.value)
+
+
+def test_zones_of_server_blocks() -> None:
+    with pytest.raises(SettingsError, match="only names of domains on port 53"):
+        read_custom({"x.server": "corp.example:5353 {\n forward . 10.0.0.1\n}"}, OWN, "cluster.local")
+    found = read_custom({"x.server": ".:53 {\n forward corp.example dns://10.0.0.1\n}"}, OWN, "cluster.local")
+    assert shown(found) == ({"corp.example": ["10.0.0.1:53"]}, [])
+
+
+@given(st.text(alphabet='ahosts {}\n"#.10:forward', max_size=120))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for key in ("x.override", "x.server"):
+        try:
+            read_custom({key: text, "hosts": text}, OWN, "cluster.local")
+        except SettingsError:
+            pass
+    for read, names in ((read_ours, ("stub-domains", "upstreams", "hosts", "rewrite")), (read_classic, ("stubDomains",))):
+        for key in names:
+            try:
+                read({key: text}, OWN, "cluster.local")
+            except SettingsError:
+                pass
