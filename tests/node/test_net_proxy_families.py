@@ -279,11 +279,18 @@ async def test_hints_follow_the_node_into_another_zone(world: World) -> None:
 
 ODD = """
 import socket, struct, sys
-source, target, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP)
 s.setsockopt(socket.IPPROTO_IPV6, 7, 16)
-s.bind((source, 0))
-s.sendto(struct.pack(">HHIIBBHHH", 8080, port, 0x1000000, 0x2000000, 5 << 4, 0x10, 100, 0, 0) , (target, 0))
+print("ready", flush=True)
+while True:
+    data, peer = s.recvfrom(2000)
+    port, _, number, acknowledged, _, flags = struct.unpack_from(">HHIIBB", data)
+    if flags == 0x10:
+        break
+sys.stdin.readline()
+# Far outside the window, but with the number that the client's reset would be believed for.
+far = (acknowledged + 0x10000000) % 2**32
+s.sendto(struct.pack(">HHIIBBHHH", 8080, port, far, number, 5 << 4, 0x10, 100, 0, 0), (peer[0], 0))
 """
 TALKER = """
 import socket, sys
@@ -306,22 +313,24 @@ c.sendall(c.recv(100).upper())
 
 async def test_a_packet_out_of_the_blue_does_not_reset_the_connection(world: World) -> None:
     """The suite's "should drop INVALID conntrack entries": such a packet is not translated back, so it must not arrive."""
-    server, client = world.pod("server"), world.pod("client")
+    server = world.pod("server")
+    world.pod("client")
     await world.set("web", [(server, "node-a")])
 
     def start(name: str, script: str, *words: str) -> subprocess.Popen[str]:
         command = ["ip", "netns", "exec", world.pods[name], sys.executable, "-ISc", script, *words]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    listener = start("server", LISTENER)
-    assert listener.stdout
-    assert listener.stdout.readline() == "ready\n"
+    listener, odd = start("server", LISTENER), start("server", ODD)
+    for process in (listener, odd):
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
     talker = start("client", TALKER, IP)
     assert talker.stdout
-    port = talker.stdout.readline().strip()
-    odd = start("server", ODD, server, client, port)
-    assert odd.wait(5) == 0
-    await asyncio.sleep(0.2)
+    assert talker.stdout.readline()
+    odd.communicate("go\n", timeout=5)
+    assert odd.returncode == 0
+    await asyncio.sleep(0.3)
     said, _ = talker.communicate("go\n", timeout=5)
     assert said.strip() == "HELLO"
     listener.communicate(timeout=5)
