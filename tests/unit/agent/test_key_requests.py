@@ -39,3 +39,10 @@ def test_the_caller_stays_small(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import signal, time; signal.alarm(1); time.sleep(60)"
+    monkeypatch.setattr(key_requests, "own_command", lambda: [sys.executable, "-c", script])
+    with pytest.raises(key_requests.RequestsFailed, match="no answer"):
+        key_requests.make("n1", [tmp_path / "key"])
