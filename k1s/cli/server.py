@@ -37,7 +37,8 @@ def run(words: Sequence[str]) -> int:
         config_file=CONFIG_FILE,
     )
     log.configure(debug=server.debug)
-    server = dataclasses.replace(server, cluster_dns=cluster_dns(server))
+    advertised = server.advertise_address or agent.node_ip.partition(",")[0].strip()
+    server = dataclasses.replace(server, cluster_dns=cluster_dns(server), advertise_address=advertised)
     _check(server)
     if not server.disable_agent:
         for finding in check_config.missing_for_agent():
@@ -104,6 +105,11 @@ def _check(config: ServerConfig) -> None:
         configured_pools(config.loadbalancer_pool, config.cluster_cidr, config.service_cidr)
     except PoolError as error:
         raise ConfigError(str(error)) from error
+    try:
+        if config.advertise_address:
+            ipaddress.ip_address(config.advertise_address)
+    except ValueError as error:
+        raise ConfigError(f"--advertise-address (or --node-ip): {error}") from error
     if not 0 < config.https_listen_port < 65536:
         raise ConfigError(f"--https-listen-port: {config.https_listen_port} is not a port")
     try:

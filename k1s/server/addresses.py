@@ -8,15 +8,14 @@ Bounds: a write that fails is tried again after 0.5 s doubling to 30 s, or as so
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Sequence
 
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff
 from k1s.base.clock import Clock
-from k1s.base.host import default_address
 from k1s.client.interface import Client, InformerFactory
+from k1s.net import underlay
 from k1s.net.address_watch import AddressWatch
 from k1s.server.bootstrap import ensure_endpoints
 from k1s.server.certificates import ServerCertificates
@@ -59,9 +58,11 @@ class AddressFollower:
 
     async def look(self) -> None:
         """Tell of the host's address if it is another than the one told. Raises ApiError, OSError."""
-        address = default_address()
-        if address == self._address or ipaddress.ip_address(address).is_loopback:
+        # As the agent beside us finds it: an address that is still there stays, whatever else comes.
+        found = await asyncio.to_thread(underlay.node_addresses, (self._address,), (4,))
+        if not found or found[0] == self._address:
             return
+        address = found[0]
         self._certificates.set_addresses((*self._names, address))
         await ensure_endpoints(self._client, self._informers, address, self._port)
         log.info("this host has another address: %s (before: %s)", address, self._address)

@@ -125,6 +125,18 @@ async def test_a_host_without_an_address_keeps_the_one_it_had(host: str, certifi
     assert "192.0.2.1" in names(context)
 
 
+async def test_an_address_that_is_still_there_stays(host: str, certificates: ServerCertificates, told: Told) -> None:
+    netlab.run("ip", "-n", host, "link", "add", "vpn0", "type", "bridge")
+    netlab.run("ip", "-n", host, "addr", "add", "198.51.100.7/24", "dev", "vpn0")
+    netlab.run("ip", "-n", host, "link", "set", "vpn0", "up")
+    netlab.run("ip", "-n", host, "route", "replace", "default", "via", "198.51.100.1")
+    await asyncio.sleep(0.3)
+    assert told.endpoints == []
+    netlab.run("ip", "-n", host, "addr", "flush", "dev", "up0")
+    await told.next()
+    assert told.endpoints == ["198.51.100.7"]
+
+
 async def test_what_cannot_be_written_is_tried_again(host: str, certificates: ServerCertificates, told: Told) -> None:
     told.failures = 1
     give(host, "192.0.2.9")
