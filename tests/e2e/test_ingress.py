@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -244,6 +245,22 @@ def test_a_rolling_update_loses_no_request(site: Site, tmp_path: Path, target: s
             load.wait()
     assert sum(answer["good"] for answer in answers) > 50
     assert [answer["bad"] for answer in answers] == [[], []]
+
+
+def test_traffic_goes_on_without_the_server(site: Site) -> None:
+    """And Traefik, a client like any other, hears of what comes after."""
+    os.kill(site.pid_of("server"), signal.SIGKILL)
+    assert site.server is not None
+    site.server.wait(10)
+    for _ in range(20):
+        assert site.status(f"http://{site.address}/", "shop.example.com") == 200
+        time.sleep(0.2)
+    site.start("--disable", "none")
+    rules = f"[{{host: later.example.com, http: {{paths: [{path('/', 'Prefix')}]}}}}]"
+    site.kubectl("apply", "-f", "-", input=ingress("later", f"{{rules: {rules}}}"))
+    eventually(lambda: site.status(f"http://{site.address}/", "later.example.com") == 200, 60)
+    pods = site.get("pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=traefik")["items"]
+    assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods] == [0]
 
 
 def test_a_helm_chart_config_changes_it(site: Site) -> None:

@@ -60,6 +60,8 @@ def clone(tools: Path) -> Iterator[Path]:
     (directory / "k1s" / ".tools" / "bin").mkdir(parents=True)
     for name in ("kubectl", "helm"):
         shutil.copy(tools / "bin" / name, directory / "k1s" / ".tools" / "bin" / name)
+    if (tools / "addons").exists():
+        shutil.copytree(tools / "addons", directory / "k1s" / ".tools" / "addons")
     try:
         yield directory / "k1s"
     finally:

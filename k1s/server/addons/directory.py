@@ -97,7 +97,7 @@ class ManifestDirectory:
         # path -> (size and time, what was read then): an unchanged file is not read again.
         self._read: dict[Path, tuple[str, Source]] = {}
 
-    def sweep(self, watch: Inotify) -> tuple[dict[str, Source], set[str]]:
+    def sweep(self, watch: Inotify | None) -> tuple[dict[str, Source], set[str]]:
         """The add-ons by name, and the names that a `.skip` file turns off. Raises OSError if the directory cannot be read."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         sources: dict[str, Source] = {}
@@ -134,9 +134,10 @@ class ManifestDirectory:
                 due = True
         return due
 
-    def _files(self, directory: Path, watch: Inotify) -> Iterator[Path]:
+    def _files(self, directory: Path, watch: Inotify | None) -> Iterator[Path]:
         # The watch comes first: what appears from now on wakes us, what is there already is listed.
-        watch.add(directory, _MASK)
+        if watch is not None:
+            watch.add(directory, _MASK)
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue  # what editors and copying programs keep for a moment

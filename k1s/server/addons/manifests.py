@@ -12,9 +12,11 @@ appears; another is not tried again before the file changes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from k1s.api import meta
@@ -73,10 +75,16 @@ class Manifests:
         self._held.add(name)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        with Inotify() as watch:
+        with ExitStack() as stack:
+            watch: Inotify | None = None
+            try:
+                watch = stack.enter_context(Inotify())
+            except OSError as error:
+                log.error("%s: changes will not be seen before the next start: %s", self._context.settings.manifests_dir, error)
             self._sweep(watch)
             async with Supervisor() as tasks:
-                tasks.spawn("manifests-directory", self._follow(watch))
+                if watch is not None:
+                    tasks.spawn("manifests-directory", self._follow(watch))
                 await tasks.start("manifests", self.controller.run)
                 ready()
 
@@ -85,13 +93,16 @@ class Manifests:
             await self._directory.changed(watch)
             self._sweep(watch)
 
-    def _sweep(self, watch: Inotify) -> None:
+    def _sweep(self, watch: Inotify | None) -> None:
         try:
             files, skipped = self._directory.sweep(watch)
         except OSError as error:
             # Not seeing the files is not the same as their being gone.
             place = error.filename or self._context.settings.manifests_dir
-            log.error("%s: cannot be read: %s; nothing is changed", place, os.strerror(error.errno or 0).lower())
+            reason = os.strerror(error.errno or 0).lower()
+            if error.errno == errno.ENOSPC:
+                reason = "the kernel has no watch left (sysctl fs.inotify.max_user_watches)"
+            log.error("%s: cannot be read: %s; nothing is changed", place, reason)
             return
         old, was_skipped, first = self._files, self._skipped, not self._swept
         self._files, self._skipped, self._swept = files, skipped, True
