@@ -183,7 +183,7 @@ def _api_server(
         tunnels=tunnels,
         local_node="" if config.disable_agent else node_name,
     )
-    tunnels.attach(server.informers)
+    tunnels.attach(server.informers, server.metrics)
     certificates.on_renewed.append(lambda name: server.aggregation.forget_identity() if name == FRONT_PROXY else None)
     client = RestClient(LocalTransport(server.handle, SERVER_USER), "k1s-server", clock=clock)
     return server, client, security

@@ -22,6 +22,7 @@ import orjson
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError, bad_request, method_not_allowed, service_unavailable, unauthorized
 from k1s.base.http import Answer, ByteStream, RawUpgrade, Request, Response
+from k1s.base.metrics import Registry
 from k1s.base.mux import Mux, pump
 from k1s.base.mux_frames import MuxError
 from k1s.base.mux_stream import MuxStream
@@ -55,9 +56,14 @@ class Tunnels:
         self._closing: set[asyncio.Future[None]] = set()
         self.instance = secrets.token_hex(8)
 
-    def attach(self, informers: InformerFactory) -> None:
+    def attach(self, informers: InformerFactory, metrics: Registry) -> None:
         """A Node that goes takes its tunnel along."""
         informers.informer(builtin("Node")).add_handler(self._node_changed)
+        metrics.gauge("k1s_tunnels", "Nodes that have a tunnel to this server.", (), read=lambda: float(len(self._tunnels)))
+        metrics.gauge(
+            "k1s_tunnel_streams", "Open streams in all tunnels.", (),
+            read=lambda: float(sum(len(tunnel.mux) for tunnel in self._tunnels.values())),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._tunnels)

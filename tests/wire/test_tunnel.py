@@ -169,7 +169,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         store, authenticator=by_certificate, authorizer=by_certificate, handlers=Streams(lambda: kubelet_tls).handlers(),
         paths={PATH: tunnels.handle}, open_paths=(PATH,), tunnels=tunnels,
     )  # fmt: skip
-    tunnels.attach(server.informers)
+    tunnels.attach(server.informers, server.metrics)
     ready = asyncio.Event()
     running = asyncio.create_task(server.run(ready.set))
     await ready.wait()
@@ -229,6 +229,8 @@ async def test_many_requests_at_once(rig: Rig) -> None:
     async with kubelet(rig) as port:
         await rig.node("n1", port)
         rig.agent("n1", port)
+        await rig.tunnels.appeared("n1")
+        assert b"\nk1s_tunnels 1\n" in rig.server.exposition()
         bodies = await asyncio.gather(
             *(rig.client.raw("GET", f"/api/v1/nodes/n1/proxy/big/{size * 10_000}") for size in range(1, 41))
         )
