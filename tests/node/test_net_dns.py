@@ -260,6 +260,8 @@ def test_both_addresses_both_ways_and_their_metrics(tmp_path: Path) -> None:
         name = "7.0.0.0" + ".0" * 20 + ".3.4.1.0.0.0.d.f.ip6.arpa"
         assert await rig.ask(name, where="") == ["0 0"]
         fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+        with pytest.raises(AssertionError, match="404"):
+            await asyncio.to_thread(netlab.run, sys.executable, "-c", fetch, f"http://{DNS}:9153/")
         for host in (DNS, f"[{DNS6}]"):
             text = await asyncio.to_thread(netlab.run, sys.executable, "-c", fetch, f"http://{host}:9153/metrics")
             for proto in ("udp", "tcp"):

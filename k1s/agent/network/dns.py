@@ -15,17 +15,15 @@ from k1s.agent.network.dns_settings import DnsSettings
 from k1s.agent.network.state import NodeNetwork
 from k1s.agent.service_watch import service_of
 from k1s.api.catalog import builtin
-from k1s.base import http_server
-from k1s.base.http import Request, Response
-from k1s.base.metrics import CONTENT_TYPE, Registry
+from k1s.base.metrics import Registry
 from k1s.net.dns.forward import Forwarder
 from k1s.net.dns.hosts import HostTable
 from k1s.net.dns.metrics import DnsMetrics
+from k1s.net.dns.metrics_port import PORT, MetricsPort
 from k1s.net.dns.server import DnsServer
 from k1s.net.dns.settings import Settings
 
 Object = dict[str, Any]
-METRICS_PORT = 9153
 _log = logging.getLogger("k1s.agent.network")
 
 
@@ -50,9 +48,9 @@ class DnsPart:
             metrics=metrics,
         )
         self.own_services: Mapping[str, tuple[Object, list[Object]]] = {}
-        self._registry = Registry()
-        metrics.register(agent.metrics, self._registry)
-        self._metrics_ports: list[http_server.Listener] = []
+        registry = Registry()
+        metrics.register(agent.metrics, registry)
+        self._metrics_port = MetricsPort(registry.exposition)
         self._settings = DnsSettings(agent, frozenset(self._addresses), self._set, self._set_nodes)
 
     async def start(self) -> None:
@@ -82,14 +80,9 @@ class DnsPart:
     async def _open_metrics(self, address: str) -> None:
         """Port 9153 of the Service kube-dns, where those who know CoreDNS look; the agent's own /metrics has the same."""
         try:
-            self._metrics_ports.append(await http_server.listen(self._serve_metrics, host=address, port=METRICS_PORT, tls=None))
+            await self._metrics_port.open(address)
         except OSError as error:
-            _log.warning("no DNS metrics on %s:%d: %s", address, METRICS_PORT, error.strerror or error)
-
-    async def _serve_metrics(self, request: Request) -> Response:
-        if request.path == "/metrics":
-            return Response(200, self._registry.exposition(), CONTENT_TYPE)
-        return Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
+            _log.warning("no DNS metrics on port %d of %s: %s", PORT, address, error.strerror or error)
 
     async def follow(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -98,8 +91,7 @@ class DnsPart:
         return None
 
     async def close(self) -> None:
-        for port in self._metrics_ports:
-            await port.close()
+        self._metrics_port.close()
         await self._server.stop()
 
 
