@@ -17,6 +17,7 @@ import pytest
 from k1s.base import pki
 
 from .conftest import ROOT, TOOLS, Cluster, eventually, run
+from .hosts import Hosts, cluster_of
 
 WEB = Path(__file__).with_name("web.py")
 CLIENT = "192.0.2.99"
@@ -302,3 +303,29 @@ def test_it_can_be_disabled(site: Site) -> None:
     eventually(lambda: "traefik" not in site.kubectl("get", "ingressclass,clusterrole,clusterrolebinding").stdout, 20)
     eventually(lambda: "traefik.io" not in site.kubectl("get", "crd", "-o", "name").stdout, 20)
     assert "shop" in site.kubectl("get", "ingress").stdout, "what the user made stays"
+
+
+def test_every_host_is_a_door(tools: Path) -> None:
+    """Two hosts: Traefik runs where its image is, and is asked at both addresses."""
+
+    def give_image(hosts: Hosts) -> None:
+        directory = hosts.server.data / "agent" / "images"
+        directory.mkdir(parents=True)
+        shutil.copy(tools / "addons" / "traefik.tar", directory)
+
+    with cluster_of(f"ig{os.getpid() % 10000}", ("a", "b"), "--disable", "none", before=give_image) as hosts:
+        hosts.kubectl("-n", "kube-system", "wait", "--for=condition=Available", "deploy/traefik", "--timeout=90s")
+        (pod,) = hosts.get("pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=traefik")["items"]
+        assert pod["spec"]["nodeName"] == "a"
+        hosts.kubectl("apply", "-f", str(ROOT / "examples" / "ingress.yaml"))
+        hosts.kubectl("wait", "--for=condition=Available", "deploy/shop", "deploy/cart", "--timeout=60s")
+        addresses = {host.address for host in hosts.hosts.values()}
+
+        def told() -> set[str]:
+            status = hosts.get("ingress", "shop")["status"].get("loadBalancer", {}).get("ingress") or []
+            return {entry["ip"] for entry in status}
+
+        eventually(lambda: told() == addresses, 20, "both addresses in the Ingress's status")
+        for address in sorted(addresses):
+            command = ("curl", "-sS", "--max-time", "10", "-H", "Host: shop.example.com", f"http://{address}/")
+            eventually(lambda command=command: hosts.outside(*command).stdout == "welcome to the shop\n", 20)
