@@ -20,12 +20,15 @@ PROXY_TABLE = "k1s-proxy"
 POLICY_TABLE = "k1s-policy"
 TABLE_PREFIX = "k1s-"
 
-_VETH = re.compile(r"k1sv[0-9a-f]{10}")
+# Of the host ends of pods' pairs, and of nothing else.
+VETH_PREFIX = "k1sv"
+
+_VETH = re.compile(VETH_PREFIX + r"[0-9a-f]{10}")
 
 
 def veth(container_id: str, interface: str) -> str:
     """The host end of a sandbox's interface: the same for ADD, CHECK and DEL. 14 characters, the kernel takes 15."""
-    return "k1sv" + hashlib.sha256(f"{container_id}/{interface}".encode()).hexdigest()[:10]
+    return VETH_PREFIX + hashlib.sha256(f"{container_id}/{interface}".encode()).hexdigest()[:10]
 
 
 def is_veth(name: str) -> bool:

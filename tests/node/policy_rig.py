@@ -29,6 +29,7 @@ from k1s.net.family import IPV4, IPV6
 from k1s.net.nft import Nft
 from k1s.net.policy.apply import PolicyRules
 from k1s.net.policy.chains import Dns
+from k1s.net.policy.guard import BridgeGuard, judged_above
 from k1s.net.policy.model import compile_policy, pod_of
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place
@@ -103,6 +104,7 @@ class HostRig:
     network: Any
     rules: PolicyRules
     proxy: ServiceProxy
+    guard: BridgeGuard
 
 
 @dataclass
@@ -148,7 +150,12 @@ class Rig:
 
     def commit(self) -> None:
         for host in self.hosts.values():
-            self.on(host, host.rules.update())
+            self.on(host, self._write(host))
+
+    @staticmethod
+    async def _write(host: HostRig) -> None:
+        await host.rules.update()
+        await host.guard.update(host.network.ipam.attachments(), wanted=host.rules.isolated > 0, judged=judged_above())
 
     # Probes
 
@@ -286,7 +293,7 @@ def _host(made: Rig, directory: Path, name: str, number: int, space: str) -> Ite
     proxy = ServiceProxy(nft, _lookup(made), place=place, ranges=Ranges(tuple(ranges), CLUSTER, SERVICES))
     made.loop.run_until_complete(rules.load())
     try:
-        yield HostRig(name, space, network, rules, proxy)
+        yield HostRig(name, space, network, rules, proxy, BridgeGuard(nft))
     finally:
         made.loop.run_until_complete(nft.close())
         network.pool.shutdown()

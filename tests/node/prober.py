@@ -17,6 +17,20 @@ import time
 from typing import Any
 
 _SCTP = 132
+_TABLE = [0] * 256
+for _number in range(256):
+    _value = _number
+    for _ in range(8):
+        _value = _value >> 1 ^ (0x82F63B78 if _value & 1 else 0)
+    _TABLE[_number] = _value
+
+
+def crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260 appendix A): a packet without it is invalid to connection tracking."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ _TABLE[(value ^ byte) & 0xFF]
+    return value ^ 0xFFFFFFFF
 
 
 class Prober:
@@ -71,6 +85,7 @@ class Prober:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         if protocol == "sctp":
             packet = struct.pack(">HHII BBH I IHHI", 1024 + number % 60000, port, 0, 0, 1, 0, 20, number, 65536, 1, 1, 1)
+            packet = packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:]
             self.out[family].sendto(packet, (address, 0))
             return
         sock = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)

@@ -18,11 +18,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import netlab
-from test_net_agent import config, eventually, make_agent, node_object, running, scenario, wire
+from test_net_agent import config, eventually, make_agent, node_object, piece, running, scenario, service, wire
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.network import policy_watch
 from k1s.api.errors import ApiError
+from k1s.net import link
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 __all__ = ["config"]
@@ -283,5 +284,104 @@ def test_labels_restart_flush_and_address_that_is_used_again(config: AgentConfig
                     assert address not in listing
             finally:
                 servers.stop()
+
+    scenario(work, config)
+
+
+@contextmanager
+def closing(servers: netlab.Servers) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        servers.stop()
+
+
+FORGER = r"""
+import socket, struct, sys, time
+source, target, mac = sys.argv[1:4]
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind(("eth0", 0))
+own = open("/sys/class/net/eth0/address").read().strip()
+def packet(to):
+    payload = sys.argv[4].encode()
+    udp = struct.pack(">HHHH", 7000, 9000, 8 + len(payload), 0) + payload
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    head = struct.pack(">BBHHHBBH8s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, ends)
+    total = sum(struct.unpack(">10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    return bytes.fromhex(to.replace(":", "")) + bytes.fromhex(own.replace(":", "")) + b"\x08\0" + head + udp
+for _ in range(5):
+    raw.send(packet(mac))
+    time.sleep(0.02)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("bridge_filter", ["0", "1"])
+def test_a_pod_that_forges_frames(config: AgentConfig, bridge_filter: str) -> None:
+    """With CAP_NET_RAW: straight to its neighbour's interface, and with the address of a pod that is let in."""
+
+    async def work(peer: str) -> None:
+        for family in ("ip", "ip6"):
+            switch = Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables")
+            if switch.exists():
+                switch.write_text(bridge_filter)
+        agent = an_agent(config)
+        for name, app in (("pod-c1", "target"), ("pod-c2", "friend"), ("pod-c3", "foe")):
+            agent.informers.put("Pod", pod(name, app=app))
+        peers = [{"podSelector": {"matchLabels": {"app": "friend"}}}]
+        rules = policy("some", podSelector={"matchLabels": {"app": "target"}}, ingress=[{"from": peers}])
+        servers = netlab.Servers()
+        with closing(servers), netlab.namespace() as target, netlab.namespace() as friend, netlab.namespace() as foe:
+            async with running(agent):
+                client = agent.client
+                client.say("Pod", "BOOKMARK", END)
+                client.say("Namespace", "BOOKMARK", END)
+                address = await wire(config, "c1", target)
+                friends = await wire(config, "c2", friend)
+                foes = await wire(config, "c3", foe)
+
+                def mac(link: str, where: str) -> str:
+                    return netlab.run("ip", "netns", "exec", where, "cat", f"/sys/class/net/{link}/address").strip()
+
+                bridge = await asyncio.to_thread(link.find, "k1s0")
+                assert bridge is not None
+                direct, gateway = mac("eth0", target), bridge.mac
+
+                async def come(listener: subprocess.Popen[bytes]) -> set[str]:
+                    """Who is heard: each way of forging says its name."""
+                    ways = {
+                        "honest": (friend, friends, gateway),
+                        "forbidden": (foe, foes, gateway),
+                        "beside the host": (foe, foes, direct),
+                        "as the friend": (foe, friends, gateway),
+                        "as the friend beside the host": (foe, friends, direct),
+                    }
+                    for name, (where, source, to) in ways.items():
+                        with process(where, FORGER, source, address, to, name):
+                            pass
+                    return {line.partition(" ")[2] for line in await heard(listener)}
+
+                with process(target, LISTENER) as listener:
+                    everything = await come(listener)
+                    assert {"honest", "forbidden", "as the friend"} <= everything, "the test can forge"
+                    assert bridge_filter == "1" or "beside the host" in everything
+                    agent.informers.put("NetworkPolicy", rules)
+                    await eventually(lambda: "forward-ingress" in netlab.run("nft", "list", "ruleset"), "rules")
+                    assert await come(listener) == {"honest"}
+                    servers.start(peer, "outside")
+                    servers.start(foe, "foe")
+                    assert (await asyncio.to_thread(netlab.ask, foe, "192.0.2.2", 8080))[0].startswith("outside")
+                    assert (await asyncio.to_thread(netlab.ask, friend, foes, 8080))[0].startswith("foe")
+                    agent.informers.put("Service", service("web", "10.143.0.7"))
+                    agent.informers.put("EndpointSlice", piece("web", foes))
+                    for where in (friend, foe):
+                        await eventually(
+                            lambda where=where: netlab.ask(where, "10.143.0.7", 80)[0].startswith("foe"), "a Service"
+                        )
+                    agent.informers.stores["NetworkPolicy"].remove("default", "some")
+                    await eventually(lambda: "table bridge" not in netlab.run("nft", "list", "tables"), "no policy, no guard")
 
     scenario(work, config)

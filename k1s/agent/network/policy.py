@@ -18,6 +18,7 @@ from k1s.net.family import IPV4, IPV6
 from k1s.net.ipam import Attachment
 from k1s.net.policy.apply import PolicyRules
 from k1s.net.policy.chains import Dns, table_name
+from k1s.net.policy.guard import BridgeGuard, judged_above
 
 Object = dict[str, Any]
 
@@ -33,17 +34,21 @@ class PolicyPart:
         dns = Dns(tuple(network.agent.config.cluster_dns.split(",")), _dns_port(own_services))
         self._rules = PolicyRules(network.nft, families=families, dns=dns)
         self._watch = PolicyWatch(network.agent, self._rules)
+        self._guard, self._judged = BridgeGuard(network.nft), judged_above()
+        self._leaving: set[tuple[str, str]] = set()
         rules, metrics = self._rules, network.agent.metrics
         metrics.gauge("k1s_network_policies", "NetworkPolicies in the cluster", read=lambda: len(rules.isolation.policies))
         metrics.gauge("k1s_policy_addresses", "Addresses of this node's pods that a policy isolates", read=lambda: rules.isolated)
 
     async def start(self) -> None:
         pods = self._network.pods
-        await self._watch.start(pods.ipam.attachments())
+        await self._watch.start(self._attachments())
         async with self._network.turn:
             await self._rules.load()
+            await self._guard_bridge()
         pods.before_start.append(self._before_start)
         pods.after_delete.append(self._after_delete)
+        self._network.agent.heartbeat_handlers.append(self._look)
 
     async def follow(self) -> None:
         """Whatever changed while the last transaction ran goes into the next one."""
@@ -51,29 +56,51 @@ class PolicyPart:
             await self._watch.changed.wait()
             self._watch.changed.clear()
             await self._watch.complete()
-            async with self._network.turn:
-                await self._rules.update()
+            await self._write()
 
     async def repair(self) -> None:
+        self._guard.forget()
         await self._rules.load()
+        await self._guard_bridge()
 
     async def close(self) -> None:
         await self._watch.close()
 
     async def _before_start(self, attachment: Attachment) -> None:
         """Raises NftError, which ends this try of the pod's start."""
-        self._watch.attach(attachment)
-        if self._rules.isolation.policies:
-            await self._watch.complete()
-            async with self._network.turn:
-                await self._rules.update()
+        self._leaving.discard(attachment.key)
+        await self._attached()
 
     async def _after_delete(self, attachment: Attachment) -> None:
         """Before the address is free for another pod."""
-        self._watch.detach(attachment)
+        self._leaving.add(attachment.key)
+        await self._attached()
+
+    async def _attached(self) -> None:
+        self._watch.attached(self._attachments())
         if self._rules.isolation.policies:
-            async with self._network.turn:
-                await self._rules.update()
+            await self._watch.complete()
+            await self._write()
+
+    async def _write(self) -> None:
+        async with self._network.turn:
+            await self._rules.update()
+            await self._guard_bridge()
+
+    async def _guard_bridge(self) -> None:
+        await self._guard.update(self._attachments(), wanted=self._rules.isolated > 0, judged=self._judged)
+
+    def _attachments(self) -> list[Attachment]:
+        """Those that are here to stay: an address is in its record until its pod's interface and rules are gone."""
+        found = self._network.pods.ipam.attachments()
+        self._leaving &= {attachment.key for attachment in found}
+        return [attachment for attachment in found if attachment.key not in self._leaving]
+
+    def _look(self) -> None:
+        """At each heartbeat: another program (docker does) may have loaded br_netfilter."""
+        if self._rules.isolated and judged_above() != self._judged:
+            self._judged = judged_above()
+            self._watch.changed.set()
 
 
 def _dns_port(own_services: Mapping[str, tuple[Object, list[Object]]]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from k1s.agent.context import AgentContext
@@ -35,16 +35,15 @@ class PolicyWatch:
         self.changed = asyncio.Event()
         self._policies = agent.informers.informer(builtin("NetworkPolicy"))
         self._own_pods = agent.informers.informer(builtin("Pod"), field_selector=f"spec.nodeName={agent.node_name}")
-        self._addresses: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {}
+        self._addresses: dict[str, tuple[str, ...]] = {}
         self._elsewhere = _Elsewhere(agent, rules, self.changed.set)
 
-    async def start(self, attachments: list[Attachment]) -> None:
+    async def start(self, attachments: Iterable[Attachment]) -> None:
         """Return when everything is known that policies ask for."""
         await self._policies.synced()
         await self._own_pods.synced()
         self._policies.add_handler(self._policy_changed)
-        for attachment in attachments:
-            self.attach(attachment)
+        self.attached(attachments)
         self._own_pods.add_handler(self._pod_changed)
         await self.complete()
 
@@ -55,18 +54,16 @@ class PolicyWatch:
         else:
             await self._elsewhere.leave()
 
-    def attach(self, attachment: Attachment) -> None:
-        """A sandbox of a pod has addresses. What is no pod of the API (made by hand) is nobody's business."""
-        if attachment.pod:
-            self._addresses.setdefault(attachment.pod, {})[attachment.key] = attachment.addresses
-            self._refresh(attachment.pod)
-
-    def detach(self, attachment: Attachment) -> None:
-        held = self._addresses.get(attachment.pod, {})
-        if held.pop(attachment.key, None) is not None:
-            if not held:
-                del self._addresses[attachment.pod]
-            self._refresh(attachment.pod)
+    def attached(self, attachments: Iterable[Attachment]) -> None:
+        """The addresses that this node's sandboxes have now. What is no pod of the API, made by hand, is nobody's business."""
+        now: dict[str, tuple[str, ...]] = {}
+        for attachment in attachments:
+            if attachment.pod:
+                now[attachment.pod] = now.get(attachment.pod, ()) + attachment.addresses
+        before, self._addresses = self._addresses, now
+        for key in before.keys() | now.keys():
+            if before.get(key) != now.get(key):
+                self._refresh(key)
 
     async def close(self) -> None:
         await self._elsewhere.leave()
@@ -86,7 +83,7 @@ class PolicyWatch:
     def _refresh(self, key: str) -> None:
         """A pod of this node: its addresses are those it was given here, whatever its status says already or still."""
         namespace, _, name = key.partition("/")
-        addresses = tuple(address for held in self._addresses.get(key, {}).values() for address in held)
+        addresses = self._addresses.get(key, ())
         obj = self._own_pods.get(name, namespace)
         before = self._rules.cluster.pods.get(key)
         if not addresses:
