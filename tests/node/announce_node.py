@@ -26,7 +26,8 @@ async def main(name: str, nodes: str, addresses: str, key: str = "0123456789abcd
         lambda address: print(f"homeless {address}", flush=True),
     )
     announcer.set_key(key.encode())
-    announcer.offer(words(addresses), words(nodes))
+    every = set(words(addresses))
+    announcer.offer(words(addresses), every, words(nodes))
     running = asyncio.create_task(announcer.run())
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -39,7 +40,8 @@ async def main(name: str, nodes: str, addresses: str, key: str = "0123456789abcd
         line = reading.result().decode()
         if not line:
             return
-        announcer.offer(words(line), words(nodes))
+        every |= set(words(line))
+        announcer.offer(words(line), every, words(nodes))
         reading = asyncio.create_task(reader.readline())
 
 

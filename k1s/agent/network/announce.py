@@ -75,7 +75,8 @@ class AnnouncePart:
         self._announcer.set_key(_key(secrets))
         known = list(nodes.list())
         self._nodes = [meta.name(node) for node in known]
-        self._announcer.offer(self._offered(known), self._nodes)
+        every = {address for service in self._pooled() for address in eligible.pool_addresses(service)}
+        self._announcer.offer(self._offered(known), every, self._nodes)
 
     async def repair(self) -> None:
         """There are no rules; addresses that somebody takes away come back by themselves."""

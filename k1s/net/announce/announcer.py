@@ -3,8 +3,9 @@
 Owns: an Election for each link and family, the rhythm of heartbeats, announcements and renewals. Called by:
 agent/network/announce. Never does: know a Service; decide (election).
 
-While this node may hold no pool address nothing runs: no socket, no timer. Bounds: addresses as many as a heartbeat names
-(packet.fits), the first in order; peers as many as there are Nodes; a beat each 0.5 s and one for each change.
+While there is no pool address nothing runs: no socket, no timer; a node that may hold none of them only listens, so that it
+knows what there is when it may. Bounds: addresses as many as a heartbeat names (packet.fits), the first in order; peers as many
+as there are Nodes; a beat each 0.5 s and one for each change.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class _Lan:
     # When to say again where an address is.
     repeats: dict[str, list[float]] = field(default_factory=dict)
     alone: frozenset[str] = frozenset()
+    # What this node said last: that it may hold something.
+    involved: bool = False
 
 
 class Announcer:
@@ -62,6 +65,7 @@ class Announcer:
         self._node, self._clock, self._told, self._tell_homeless = node, clock, taken, homeless
         self._boot, self._number = secrets.randbits(64), 0
         self._offered: frozenset[str] = frozenset()
+        self._all: frozenset[str] = frozenset()
         self._nodes: frozenset[str] = frozenset()
         self._key = b""
         self._lans: dict[Place, _Lan] = {}
@@ -70,10 +74,12 @@ class Announcer:
         self._refused: dict[str, float] = {}
         self._wake = asyncio.Event()
 
-    def offer(self, addresses: Collection[str], nodes: Collection[str]) -> None:
-        """What this node may hold from now on; the names of all nodes (others are not heard)."""
-        if self._offered != frozenset(addresses) or self._nodes != frozenset(nodes):
-            self._offered, self._nodes, self._look = frozenset(addresses), frozenset(nodes), True
+    def offer(self, addresses: Collection[str], every: Collection[str], nodes: Collection[str]) -> None:
+        """What this node may hold from now on, of all pool addresses; the names of all nodes (others are not heard)."""
+        wanted = frozenset(addresses), frozenset(every), frozenset(nodes)
+        if wanted != (self._offered, self._all, self._nodes):
+            self._offered, self._all, self._nodes = wanted
+            self._look = True
             self._wake.set()
 
     def set_key(self, key: bytes) -> None:
@@ -94,7 +100,7 @@ class Announcer:
             watch = stack.enter_context(ExitStack())
             watching = False
             while True:
-                active = bool(self._offered and self._key)
+                active = bool(self._all and self._key)
                 if active and not watching:
                     watch.enter_context(LinkWatch(self._links_changed))
                 elif not active and watching:
@@ -135,15 +141,15 @@ class Announcer:
         in_kernel = await asyncio.to_thread(holder.held)
         by_place: dict[Place, Uplink] = {}
         homeless = set()
-        for address in sorted(self._offered - self._refused.keys()) if active else ():
+        offered = self._offered.difference(self._refused)
+        for address in sorted(self._all) if active else ():
             uplink = uplinks.choose(address, links)
             if uplink is None:
-                homeless.add(address)
+                homeless |= {address} & offered
                 continue
             place = (uplink.name, uplink.index, 6 if ":" in address else 4)
             by_place[place] = uplink
-            if len(wanted.setdefault(place, set())) < packet.fits(place[2], self._node):
-                wanted[place].add(address)
+            wanted.setdefault(place, set()).update({address} & offered)
         for address in sorted(homeless - self._homeless):
             self._tell_homeless(address)
         self._homeless = frozenset(homeless)
@@ -155,7 +161,10 @@ class Announcer:
                 continue
             self._lans[place] = lan
             lan.uplink = by_place[place]
-            lan.election.offered = frozenset(addresses)
+            most = packet.fits(place[2], self._node)
+            if len(addresses) > most:
+                _log.error("%d addresses on %s, of which %d can be announced", len(addresses), place[0], most)
+            lan.election.offered = frozenset(sorted(addresses)[:most])
             lan.election.forget(self._nodes)
             # What somebody took off our link is taken again by this round.
             lan.election.held &= in_kernel
@@ -219,46 +228,46 @@ class Announcer:
             election.held -= {address}
             lan.repeats.pop(address, None)
             _log.info("this node lets go of %s", address)
-        for address in sorted(decision.claim):
-            if await self._hold(lan, address, decision.alone):
-                _log.info("this node holds %s on %s", address, lan.uplink.name)
-                self._told(address, lan.uplink.name)
+        await self._hold(lan, decision.claim, decision.alone)
+        for address in sorted(decision.claim & election.held):
+            _log.info("this node holds %s on %s", address, lan.uplink.name)
+            self._told(address, lan.uplink.name)
         for address in (decision.claim | decision.repeat) & election.held:
             lan.repeats[address] = [now + delay for delay in _REPEATS]
         await self._renew(lan, now, decision.alone)
         self._say(lan, now)
         waits = [times[0] - now for times in lan.repeats.values()]
-        if decision.again is not None:
+        involved = bool(election.offered or election.held)
+        if decision.again is not None and involved:
             waits.append(decision.again)
         if not self._solo:
-            if decision.claim or decision.release or now >= lan.beat_due:
+            # Once more after the last address was withdrawn, so that another node takes it at once.
+            if decision.claim or decision.release or (now >= lan.beat_due and (involved or lan.involved)):
                 self._beat(lan)
-                lan.beat_due = now + BEAT_SECONDS
-            waits.append(lan.beat_due - now)
+                lan.beat_due, lan.involved = now + BEAT_SECONDS, involved
+            if involved:
+                waits.append(lan.beat_due - now)
         return [max(seconds, 0.001) for seconds in waits]
 
-    async def _hold(self, lan: _Lan, address: str, alone: frozenset[str]) -> bool:
-        try:
-            await asyncio.to_thread(holder.hold, address, lan.uplink.name, None if address in alone else _HOLD_SECONDS)
-        except holder.HoldError as error:
-            _log.error("%s", error)
-            lan.election.offered -= {address}
-            lan.election.held -= {address}
-            self._refused[address] = self._clock.monotonic() + _REFUSED_SECONDS
-            return False
-        lan.election.held |= {address}
-        return True
+    async def _hold(self, lan: _Lan, addresses: Iterable[str], alone: frozenset[str]) -> None:
+        """Take or renew them. Those that another node could take over end by themselves unless they are renewed."""
+        for part, seconds in ((alone.intersection(addresses), None), (frozenset(addresses) - alone, _HOLD_SECONDS)):
+            if not part:
+                continue
+            refused = await asyncio.to_thread(holder.renew, sorted(part), lan.uplink.name, seconds)
+            for address, why in refused.items():
+                _log.error("%s", why)
+                self._refused[address] = self._clock.monotonic() + _REFUSED_SECONDS
+            lan.election.offered -= frozenset(refused)
+            lan.election.held = (lan.election.held | part) - frozenset(refused)
 
     async def _renew(self, lan: _Lan, now: float, alone: frozenset[str]) -> None:
-        """Addresses that another node could take over end by themselves unless they are renewed."""
-        changed = (alone ^ lan.alone) & lan.election.held
+        due = (alone ^ lan.alone) & lan.election.held
         lan.alone = alone
-        due = set(changed)
         if now >= lan.renew_due:
             due |= lan.election.held - alone
             lan.renew_due = now + _RENEW_SECONDS
-        for address in sorted(due):
-            await self._hold(lan, address, alone)
+        await self._hold(lan, due, alone)
 
     def _say(self, lan: _Lan, now: float) -> None:
         for address, times in list(lan.repeats.items()):

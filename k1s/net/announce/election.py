@@ -7,8 +7,9 @@ The rule: of the nodes that offer an address and have been heard within DEAD_SEC
 address and node, so that addresses spread and few move when a node comes or goes) is to hold it.
 - Who is to hold it and does not, takes it; but one that has just started listens first, else it would take what others have.
 - Who holds it and should not, lets go once the other says that it holds it: an address is never without a node.
-- Two that hold it (the LAN was parted) hear of each other by the same packets: the lower lets go, the higher says once more
-  where the address is, because the neighbours may have believed the other.
+- Two that hold it (the LAN was parted, a killed agent's kernel still had it) hear of each other by the same packets: the lower
+  lets go, the higher says once more where the address is, because the neighbours may have believed the other. It does so
+  whenever a node appears that offers the address: that one may have let go before it was heard.
 Only what nodes say themselves counts, not what the API says of them: all nodes decide by the same facts, server or no server.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from k1s.net.announce.packet import Heartbeat
 
@@ -26,6 +28,7 @@ DEAD_SECONDS = 2.0
 LISTEN_SECONDS = 1.25
 # Former starts of a node that a recording of cannot be mistaken for it.
 _FORMER_BOOTS = 16
+_RANKS = 4096
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class Election:
         self._started = now
         self._peers: dict[str, _Peer] = {}
         self._contested: frozenset[str] = frozenset()
+        # Offered by nodes that have appeared since the last decision.
+        self._appeared: frozenset[str] = frozenset()
 
     def hear(self, beat: Heartbeat, now: float) -> bool:
         """Take a heartbeat in; True if it says something new, so that `decide` may decide otherwise."""
@@ -72,6 +77,7 @@ class Election:
         known = self._peers.get(beat.node)
         if known is None:
             self._peers[beat.node] = _Peer(beat.boot, beat.number, now, beat.offered, beat.held)
+            self._appeared |= beat.offered
             return True
         if beat.boot == known.boot:
             if beat.number <= known.number:
@@ -80,7 +86,9 @@ class Election:
             return False
         else:
             known.former = (*known.former, known.boot)[-_FORMER_BOOTS:]
-        news = now - known.heard >= DEAD_SECONDS or (beat.offered, beat.held) != (known.offered, known.held)
+        back = beat.boot != known.boot or now - known.heard >= DEAD_SECONDS
+        news = back or (beat.offered, beat.held) != (known.offered, known.held)
+        self._appeared |= beat.offered if back else frozenset()
         known.boot, known.number, known.heard = beat.boot, beat.number, now
         known.offered, known.held = beat.offered, beat.held
         return news
@@ -109,8 +117,8 @@ class Election:
                 contested.add(address)
             if not rivals:
                 alone.add(address)
-        repeat = frozenset(contested) ^ self._contested
-        self._contested = frozenset(contested)
+        repeat = (frozenset(contested) ^ self._contested) | self._appeared
+        self._contested, self._appeared = frozenset(contested), frozenset()
         waits = [peer.heard + DEAD_SECONDS - now for peer in alive.values()] + ([quiet] if quiet > 0 else [])
         return Decision(
             claim=frozenset(claim),
@@ -124,6 +132,7 @@ class Election:
         return sorted(name for name, peer in self._peers.items() if now - peer.heard < DEAD_SECONDS)
 
 
+@lru_cache(_RANKS)
 def rank(address: str, node: str) -> bytes:
     """Rendezvous hash (highest random weight)."""
     return hashlib.sha256(f"{address} {node}".encode()).digest()

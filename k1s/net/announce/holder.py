@@ -17,6 +17,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from k1s.net import link
@@ -46,16 +47,26 @@ def held() -> frozenset[str]:
 
 
 def hold(address: str, uplink: str, seconds: int | None) -> None:
-    """Have it, for so long or (None) for good. To be repeated before the time is over. Raises HoldError."""
+    """Have it, for so long or (None) for good. To be renewed before the time is over. Raises HoldError."""
+    if refused := renew([address], uplink, seconds):
+        raise HoldError(refused[address])
+
+
+def renew(addresses: Sequence[str], uplink: str, seconds: int | None) -> dict[str, str]:
+    """The same for several at a time; returns those that the kernel refused, with why."""
+    refused: dict[str, str] = {}
     try:
-        owners = [link.ensure_link(BALANCER_LINK, "bridge")]
-        if _must_be_on(uplink, address):
-            owners.append(socket.if_nametoindex(uplink))
+        own = link.ensure_link(BALANCER_LINK, "bridge")
         with RouteSocket() as route:
-            for index in owners:
-                route.change(_NEW_ADDRESS, _message(address, index, seconds), CREATE | REPLACE)
-    except (NetlinkError, link.LinkError, OSError) as error:
-        raise HoldError(f"address {address} cannot be held on {BALANCER_LINK} and {uplink}: {error}") from error
+            for address in addresses:
+                try:
+                    for index in (own, *_copies(uplink, address)):
+                        route.change(_NEW_ADDRESS, _message(address, index, seconds), CREATE | REPLACE)
+                except (NetlinkError, OSError) as error:
+                    refused[address] = f"address {address} cannot be held on {BALANCER_LINK} and {uplink}: {error}"
+    except link.LinkError as error:
+        return {address: f"address {address} cannot be held: {error}" for address in addresses}
+    return refused
 
 
 def drop(address: str) -> None:
@@ -79,11 +90,11 @@ def drop_all() -> list[str]:
     return gone
 
 
-def _must_be_on(uplink: str, address: str) -> bool:
-    if ":" in address:
-        return True
-    # The kernel heeds the higher of the two.
-    return any(_arp_ignore(name) != "0" for name in ("all", uplink))
+def _copies(uplink: str, address: str) -> list[int]:
+    """The links that must have the address beside our own. The kernel heeds the higher arp_ignore of the two."""
+    if ":" in address or any(_arp_ignore(name) != "0" for name in ("all", uplink)):
+        return [socket.if_nametoindex(uplink)]
+    return []
 
 
 def _arp_ignore(name: str) -> str:

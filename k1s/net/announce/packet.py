@@ -7,17 +7,17 @@ Never does: I/O; decide (election).
 
 The HMAC (SHA-256, half of it) covers all before it and keeps strangers on the LAN from silencing a node or waking a dead one;
 `boot` and `number` keep recorded packets from doing so (election). One packet holds what one IPv4 or IPv6 datagram of 8 KiB
-holds: over 1,600 IPv4 or 480 IPv6 addresses; what is beyond is not offered (Announcer says so).
+holds: over 1,600 IPv4 or 480 IPv6 addresses; what is beyond is not offered (the announcer logs it).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
+import socket
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 PORT = 8473
 # RFC 3692-style experiments of the link (RFC 4727): no router passes them on.
@@ -29,6 +29,8 @@ _HEAD = struct.Struct("!5sQQB")
 _HELD, _OFFERED = 1, 2
 _MAC = 16
 _NAME = 253
+# Of heartbeats that say what the last ones said, which most do.
+_REMEMBERED = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,9 @@ def fits(version: int, node: str) -> int:
 
 def encode(beat: Heartbeat, version: int, key: bytes) -> bytes:
     name = beat.node.encode()
-    entries = sorted(beat.offered | beat.held)
-    parts = [_HEAD.pack(_MAGIC, beat.boot, beat.number, len(name)), name, struct.pack("!H", len(entries))]
-    for address in entries:
-        flags = (_HELD if address in beat.held else 0) | (_OFFERED if address in beat.offered else 0)
-        parts.append(bytes([flags]) + ipaddress.ip_address(address).packed)
-    body = b"".join(parts)
+    entries = _entries(beat.offered, beat.held, version)
+    count = len(entries) // (1 + _size(version))
+    body = _HEAD.pack(_MAGIC, beat.boot, beat.number, len(name)) + name + struct.pack("!H", count) + entries
     return body + _mac(body, version, key)
 
 
@@ -74,22 +73,28 @@ def decode(data: bytes, version: int, key: bytes) -> Heartbeat | None:
     size = 1 + _size(version)
     if len(body) != end + 2 + count * size:
         return None
-    entries = [_entry(body[end + 2 + n * size : end + 2 + (n + 1) * size]) for n in range(count)]
-    return Heartbeat(
-        node=body[_HEAD.size : end].decode(errors="replace"),
-        boot=boot,
-        number=number,
-        offered=_with(entries, _OFFERED),
-        held=_with(entries, _HELD),
-    )
+    offered, held = _read_entries(body[end + 2 :], version)
+    return Heartbeat(body[_HEAD.size : end].decode(errors="replace"), boot, number, offered, held)
 
 
-def _entry(data: bytes) -> tuple[int, str]:
-    return data[0], str(ipaddress.ip_address(data[1:]))
+@lru_cache(_REMEMBERED)
+def _entries(offered: frozenset[str], held: frozenset[str], version: int) -> bytes:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    parts = []
+    for address in sorted(offered | held):
+        flags = (_HELD if address in held else 0) | (_OFFERED if address in offered else 0)
+        parts.append(bytes([flags]) + socket.inet_pton(family, address))
+    return b"".join(parts)
 
 
-def _with(entries: Iterable[tuple[int, str]], flag: int) -> frozenset[str]:
-    return frozenset(address for flags, address in entries if flags & flag)
+@lru_cache(_REMEMBERED)
+def _read_entries(data: bytes, version: int) -> tuple[frozenset[str], frozenset[str]]:
+    """(offered, held)"""
+    size = 1 + _size(version)
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    found = [(data[at], socket.inet_ntop(family, data[at + 1 : at + size])) for at in range(0, len(data), size)]
+    offered = frozenset(address for flags, address in found if flags & _OFFERED)
+    return offered, frozenset(address for flags, address in found if flags & _HELD)
 
 
 def _size(version: int) -> int:

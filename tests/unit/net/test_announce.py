@@ -106,11 +106,27 @@ def test_the_lower_waits_for_the_higher_to_hold_before_it_lets_go() -> None:
 def test_a_dispute_is_told_to_the_neighbours_at_its_beginning_and_end() -> None:
     election, low = two()
     election.held = frozenset({VIP})
-    election.hear(beat(low, VIP, held=(VIP,)), 10.0)
+    election.hear(beat(low, VIP), 9.5)
+    election.decide(9.5)
+    election.hear(beat(low, VIP, held=(VIP,), number=2), 10.0)
     assert election.decide(10.0).repeat == {VIP}
     assert election.decide(10.1).repeat == frozenset()
-    election.hear(beat(low, VIP, number=2), 10.5)
+    election.hear(beat(low, VIP, number=3), 10.5)
     assert election.decide(10.5).repeat == {VIP}
+
+
+def test_a_node_that_appears_may_have_been_believed() -> None:
+    """It let go when it heard us, before we heard it."""
+    election, low = two()
+    election.held = frozenset({VIP})
+    election.hear(beat(low, VIP), 10.0)
+    assert election.decide(10.0).repeat == {VIP}
+    election.hear(beat(low, VIP, number=2), 10.5)
+    assert election.decide(10.5).repeat == frozenset()
+    election.hear(beat(low, VIP, number=3), 10.5 + DEAD_SECONDS)
+    assert election.decide(10.5 + DEAD_SECONDS).repeat == {VIP}
+    election.hear(beat(low, VIP, boot=2, number=1), 13.0)
+    assert election.decide(13.0).repeat == {VIP}
 
 
 def test_what_is_not_offered_any_more_is_released_at_once() -> None:
