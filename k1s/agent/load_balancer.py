@@ -61,6 +61,7 @@ class LoadBalancer:
         self._clock, self._probe, self._file = clock, probe, file
         self._learned = _read(file) if file is not None else []
         self._current = self._given[0]
+        self._left = ""
         self._faults: dict[str, _Fault] = {}
         self._back: asyncio.Event | None = None
         self._search: asyncio.Task[None] | None = None
@@ -83,8 +84,13 @@ class LoadBalancer:
         return self._current
 
     def worked(self, url: str) -> None:
-        if self._faults and url in self._faults and self._back is None:
-            del self._faults[url]
+        if self._back is not None:
+            return
+        self._faults.pop(url, None)
+        if self._left and url == self._current:
+            # Said only now: a server that is down usually is so under all its names.
+            log.warning("%s: going on with %s", self._left, url)
+            self._left = ""
 
     def failed(self, url: str, why: str) -> None:
         """`url` refused or timed out."""
@@ -97,8 +103,9 @@ class LoadBalancer:
         following = [u for u in self._after(url) if u not in self._faults or self._faults[u].until <= now]
         if following:
             self._current = following[0]
-            log.warning("server %s fails (%s): going on with %s", url, why, self._current)
+            self._left = self._left or f"server {url} fails ({why})"
         else:
+            self._left = ""
             log.warning("no server can be reached (%s: %s); trying until one answers", url, why)
             self._back = asyncio.Event()
             self._search = asyncio.create_task(self._look(), name="servers")
