@@ -141,7 +141,7 @@ def rss() -> int:
 
 
 def dnsperf(questions: Path, *options: str) -> str:
-    command = ["dnsperf", "-s", "127.0.0.1", "-d", str(questions), "-l", str(SECONDS), "-c", "4", *options]
+    command = ["dnsperf", "-s", "127.0.0.1", "-d", str(questions), "-l", str(SECONDS), "-c", "4", "-b", "2048", *options]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
