@@ -11,8 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from k1s.base.host import default_address
 from k1s.base.process import ProgramMissing, bundled_file, find_binary
+
+if TYPE_CHECKING:
+    from k1s.agent.config import AgentConfig
+    from k1s.server.config import ServerConfig
 
 CONFIG_FILE = Path("/etc/k1s/config.yaml")
 
@@ -35,14 +41,14 @@ def run(words: Sequence[str]) -> int:
     from k1s.base.config import load_all
     from k1s.server.config import ServerConfig
 
-    _, agent = load_all(
+    server, agent = load_all(
         (ServerConfig, AgentConfig),
         words[1:],
         program="k1s check-config",
         description="Say what this host lacks for running k1s. Takes the flags and the config file of the server.",
         config_file=CONFIG_FILE,
     )
-    findings = [*check(), *_network(agent.resolv_conf)]
+    findings = [*check(), *_network(server, agent)]
     for finding in findings:
         mark = "ok     " if finding.passed else ("MISSING" if finding.required else "warning")
         print(f"{mark}  {finding.name}" + (f": {finding.remedy}" if finding.remedy else ""))
@@ -69,13 +75,20 @@ def check() -> Iterator[Finding]:
     yield _capability()
 
 
-def _network(resolv_conf: str) -> Iterator[Finding]:
+def _network(server: ServerConfig, agent: AgentConfig) -> Iterator[Finding]:
     """What would keep pods from reaching others or names; told, not required: it may be meant so."""
     if os.geteuid() != 0:
         return  # cannot be asked, and is told above
+    from k1s.cli import ranges
     from k1s.net.check import problems
 
-    found = problems(resolv_conf)
+    found = problems(
+        agent.resolv_conf,
+        backend=server.network_backend,
+        node_ip=(agent.node_ip or default_address()).split(",")[0],
+        pods=ranges.parse("cluster-cidr", server.cluster_cidr),
+        services=ranges.parse("service-cidr", server.service_cidr),
+    )
     yield from (Finding("pod network", False, problem) for problem in found)
     if not found:
         yield Finding("pod network", False)

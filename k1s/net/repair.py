@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from k1s.net import link, names, netns, route, setup, veth
 from k1s.net.cni import wire
@@ -25,14 +26,17 @@ class ServiceLink:
     held: tuple[str, ...]
 
 
-def restore_links(network: PodNetwork, services: ServiceLink, *, bridge: bool = True) -> tuple[list[str], list[Attachment]]:
+def restore_links(
+    network: PodNetwork, services: ServiceLink, memory: Path, *, bridge: bool = True
+) -> tuple[list[str], list[Attachment]]:
     """Put bridge, service link and pods' ends back; in a worker thread. Returns what was put back, in words, and the pods
-    whose pair is gone altogether (`rewire`). `bridge` False: another CNI's network, only the service link is ours."""
+    whose pair is gone altogether (`rewire`). `memory`: setup.sysctl_memory. `bridge` False: another CNI plugin's network, only
+    the service link is ours."""
     present = {found.name: found for found in link.links()}
     held: dict[int, set[str]] = {}
     for address in link.all_addresses():
         held.setdefault(address.index, set()).add(f"{address.address}/{address.prefix}")
-    done: list[str] = []
+    done = ["forwarding of packets"] if setup.forward(network, memory) else []
     lost: list[Attachment] = []
     if bridge:
         found = present.get(names.BRIDGE)

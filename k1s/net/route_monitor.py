@@ -25,9 +25,11 @@ from k1s.net.netlink import attributes, string
 from k1s.net.route import PROTOCOL
 
 _NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
-_GROUPS = (1, 3, 5, 7, 9, 11)  # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+# RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF
+_GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 _NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _DELETE_ADDRESS = 16, 17, 20, 21
-_NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR = 24, 25, 28, 29
+_NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR, _NEW_CONFIGURATION = 24, 25, 28, 29, 80
+_NETCONF_FORWARDING, _IFA_SCOPE_SITE, _UP_AND_RUNNING = 2, 200, 0x41
 _RTA_DST, _MAIN = 1, 254
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _RECEIVE_BUFFER = 1 << 20
@@ -46,7 +48,7 @@ class RouteMonitor:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
         )
         self._own: set[int] = set()
-        self._uplink, self._uplink_mtu = 0, 0
+        self._uplink, self._uplink_mtu, self._uplink_flags = 0, 0, 0
         self._changed = asyncio.Event()
         # A burst of pods must not cost us messages.
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -69,7 +71,7 @@ class RouteMonitor:
         self._attach_filter(index_of(names.VXLAN) or 0)
 
     def follow_uplink(self, index: int, mtu: int) -> None:
-        """Changes of this link's size are told too."""
+        """Changes of this link's size are told too, and that it goes and comes: routes through it go without a word."""
         self._uplink, self._uplink_mtu = index, mtu
 
     async def wait(self) -> None:
@@ -120,9 +122,12 @@ class RouteMonitor:
         if kind in (_NEW_LINK, _DELETE_LINK) and len(body) >= 16:
             return self._link_matters(kind, body)
         if kind in (_NEW_ADDRESS, _DELETE_ADDRESS) and len(body) >= 8:
-            return struct.unpack_from("=I", body, 4)[0] in self._own
+            # The host's own addresses are few, change rarely, and other hosts may be next hops by them.
+            return body[3] <= _IFA_SCOPE_SITE or struct.unpack_from("=I", body, 4)[0] in self._own
         if kind in (_NEW_ROUTE, _DELETE_ROUTE) and len(body) >= 12:
             return self._route_matters(kind, body)
+        if kind == _NEW_CONFIGURATION:
+            return not any(dict(attributes(body[4:])).get(_NETCONF_FORWARDING, b"\1"))
         return kind in (_NEW_NEIGHBOUR, _DELETE_NEIGHBOUR)
 
     def _link_matters(self, kind: int, body: bytes) -> bool:
@@ -133,7 +138,9 @@ class RouteMonitor:
             return self._is_pod_link(name)
         if index == self._uplink:
             mtu = struct.unpack("=I", fields[IFLA_MTU])[0] if IFLA_MTU in fields else self._uplink_mtu
-            return bool(mtu != self._uplink_mtu)
+            (flags,) = struct.unpack_from("=I", body, 8)
+            before, self._uplink_flags = self._uplink_flags, flags & _UP_AND_RUNNING
+            return bool(mtu != self._uplink_mtu or before != self._uplink_flags)
         if name in names.LINKS or index in self._own:
             return True
         # Somebody else's tunnel may have stood in our device's way.

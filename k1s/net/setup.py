@@ -25,6 +25,7 @@ _BRIDGE_SYSCTLS = {"send_redirects": "0", "rp_filter": "1"}
 _BRIDGE_SYSCTLS_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 _ROUTE_LOCALNET = {f"net/ipv4/conf/{names.BRIDGE}/route_localnet": "1"}
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
+_FORWARD, _FORWARD_IPV6 = Path("/proc/sys/net/ipv4/ip_forward"), _IPV6 / "all" / "forwarding"
 
 
 def sysctl_memory(state_dir: Path) -> Path:
@@ -59,9 +60,7 @@ def _prepare(network: PodNetwork, memory: Path) -> None:
     if not network.mtu:
         upstream = route.uplink()
         network.mtu = upstream.mtu if upstream else DEFAULT_MTU
-    sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
-    if any(pods.version == 6 for pods in network.ipam.networks):
-        _forward_ipv6(memory)
+    forward(network, memory)
     if not network.foreign:
         ensure_bridge(network)
     elif not ipam_in_use(network):
@@ -71,6 +70,15 @@ def _prepare(network: PodNetwork, memory: Path) -> None:
 def ipam_in_use(network: PodNetwork) -> bool:
     """Pods that k1s wired itself still run: their bridge must stay until they end."""
     return bool(network.ipam.attachments())
+
+
+def forward(network: PodNetwork, memory: Path) -> bool:
+    """Packets pass this host. Whether that was not so."""
+    before = [path.read_text().strip() for path in (_FORWARD, _FORWARD_IPV6) if path.exists()]
+    sysctl.write({"net/ipv4/ip_forward": "1"}, memory)
+    if any(pods.version == 6 for pods in network.ipam.networks):
+        _forward_ipv6(memory)
+    return before != [path.read_text().strip() for path in (_FORWARD, _FORWARD_IPV6) if path.exists()]
 
 
 def _forward_ipv6(memory: Path) -> None:

@@ -166,6 +166,7 @@ def entries(host: Host) -> set[tuple[str, str]]:
         "bridge fdb replace 06:6b:0a:8e:02:00 dev k1s-vxlan dst 192.0.2.77",
         "ip neigh del 10.142.2.1 dev k1s-vxlan",
         "ip neigh replace 10.142.2.1 lladdr 02:00:00:00:00:01 dev k1s-vxlan",
+        "echo 0 > /proc/sys/net/ipv4/ip_forward",
         "ip link set $POD nomaster",
         "ip link set $POD down",
         "ip link del $POD",
@@ -253,6 +254,9 @@ def test_routes_without_a_tunnel(servers: netlab.Servers) -> None:
         assert not [f for f in a.ip("link") if f["ifname"] == "k1s-vxlan"]
         a.run("ip", "route", "del", "10.142.2.0/24")
         eventually(lambda: "10.142.2.0/24 via 192.0.2.2" in a.run("ip", "route"), "the route is back", 2)
+        for damage in ("ip link set eth0 down; ip link set eth0 up", "ip addr del $A dev eth0; ip addr add $A dev eth0"):
+            a.run("sh", "-c", damage.replace("$A", "192.0.2.1/24"))
+            eventually(lambda: "10.142.2.0/24 via 192.0.2.2" in a.run("ip", "route"), damage, 2)
         made.remove(c)
         eventually(lambda: "10.142.3.0" not in a.run("ip", "route"), "the deleted node's route is gone", 2)
         assert "10.142.2.0" in a.run("ip", "route")

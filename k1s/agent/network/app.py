@@ -59,7 +59,13 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
         ready()
         await asyncio.get_running_loop().create_future()
     agent.set_ready(_PART, "the node has no pod range (spec.podCIDR) yet")
-    backend = _backend(agent.config)
+    try:
+        backend = _backend(agent.config)
+        _ranges(agent.config, ())
+    except NetworkError as error:
+        # What was configured cannot be, and will not be by starting again: the node says so, the rest of the agent goes on.
+        agent.set_ready(_PART, str(error))
+        await asyncio.get_running_loop().create_future()
     pod_ranges = await _pod_ranges(agent)
     services = ServiceWatch(agent.informers)
     async with AsyncExitStack() as stack:

@@ -120,7 +120,8 @@ class OverlayPart:
             self._monitor.follow_uplink(host.uplink.index, host.uplink.mtu)
         if ours:
             pods.mtu = underlay.pod_mtu(host, self._backend, agent.node_ip)
-        done, lost = repair.restore_links(pods, self._service_link(), bridge=ours)
+        memory = setup.sysctl_memory(agent.config.agent_dir / "network")
+        done, lost = repair.restore_links(pods, self._service_link(), memory, bridge=ours)
         try:
             done += self._reach_peers(host)
         except vxlan.PortTaken as error:

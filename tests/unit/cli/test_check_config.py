@@ -23,7 +23,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch, answer: list[str]) -> list[str]:
     files: list[str] = []
 
-    def problems(resolv_conf: str) -> list[str]:
+    def problems(resolv_conf: str, **_: object) -> list[str]:
         files.append(resolv_conf)
         return answer
 
