@@ -65,7 +65,9 @@ class LoadBalancer:
         self._faults: dict[str, _Fault] = {}
         self._back: asyncio.Event | None = None
         self._search: asyncio.Task[None] | None = None
+        # Called when the list has changed, and when a server is back after all were away.
         self.on_change: list[Callable[[], None]] = []
+        self.on_back: list[Callable[[], None]] = []
 
     @property
     def urls(self) -> list[str]:
@@ -167,6 +169,8 @@ class LoadBalancer:
                 self._faults.pop(found, None)
                 back, self._back = self._back, None
                 back.set()
+                for handler in self.on_back:
+                    handler()
                 return
 
 

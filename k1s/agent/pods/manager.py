@@ -59,6 +59,8 @@ class PodManager:
         agent.objects.on_change(self._reference_changed)
         agent.images.on_appeared(lambda: self._each(PodWorker.images_appeared))
         agent.readiness_handlers.append(lambda: self._each(PodWorker.network_changed))
+        if agent.balancer is not None:
+            agent.balancer.on_back.append(lambda: self._each(PodWorker.server_back))
         agent.address_handlers.append(lambda _: self._each(PodWorker.wake))
         agent.removal_handlers.append(lambda: self._each(PodWorker.removed))
         pods = agent.informers.informer(builtin("Pod"), field_selector=f"spec.nodeName={agent.node_name}")

@@ -120,6 +120,10 @@ class PodWorker:
             del self.steps.waits[""]
             self.wake()
 
+    def server_back(self) -> None:
+        """A server answers again: what failed for want of one (a token, a claim) may try again."""
+        self.network_changed()
+
     def allocated(self) -> Object:
         """The pod with the resources it holds on this node."""
         return self._resizer.allocated(self.pod, self.entry.observed)

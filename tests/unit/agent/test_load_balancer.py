@@ -73,6 +73,8 @@ async def test_when_none_answers_all_are_told_at_once_and_one_task_looks(caplog:
     caplog.set_level(logging.INFO)
     net = Net()
     chosen, clock = balancer(net, A)
+    backs: list[bool] = []
+    chosen.on_back.append(lambda: backs.append(chosen.away))
     chosen.failed(A, "connection refused")
     for _ in range(100):
         with pytest.raises(ServerAway, match="connection refused"):
@@ -81,7 +83,7 @@ async def test_when_none_answers_all_are_told_at_once_and_one_task_looks(caplog:
     assert 15 <= len(net.probes) <= 60
     net.up.add(A)
     await clock.advance(2)
-    assert chosen.choose() == A and not chosen.away
+    assert chosen.choose() == A and not chosen.away and backs == [False]
     seen = len(net.probes)
     await clock.advance(60)
     assert len(net.probes) == seen, "nobody looks at servers that work"
