@@ -32,7 +32,7 @@ class ReplyTable:
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
-        self._of_endpoints: dict[str, list[bytes]] = {}
+        self._of_endpoints: dict[str, set[bytes]] = {}
         self._bytes = 0
         self.get = self._entries.get
 
@@ -49,7 +49,7 @@ class ReplyTable:
             if len(self._entries) >= MOST_REPLIES or self._bytes > MOST_BYTES:
                 self.forget()
             for service in reply.endpoints:
-                self._of_endpoints.setdefault(service, []).append(key)
+                self._of_endpoints.setdefault(service, set()).add(key)
             self._entries[key] = entry
         return entry
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+import time
 from dataclasses import dataclass, field
 
 from k1s.net.dns import message as messages
@@ -19,6 +21,7 @@ from k1s.net.dns.message import MessageError
 from k1s.net.dns.wire import Name, Question, Record
 
 _MOST_ALIASES = 8
+_CUT_SECONDS = 1.0
 _log = logging.getLogger("k1s.net.dns")
 
 
@@ -60,6 +63,9 @@ class Resolver:
         if walk.outside is None:
             last = walk.last
             message = wire.encode(question, last.code, walk.records, last.authority, last.additional, limit=limit)
+            if message[2] & (wire.TRUNCATED >> 8):
+                message = wire.encode(question, last.code, _drawn(walk.records), limit=limit)
+                return Reply(message, until=time.monotonic() + _CUT_SECONDS, endpoints=walk.endpoints)
             return Reply(message, endpoints=walk.endpoints)
         if question.type == wire.HINFO and self._forwarder.came_back(walk.outside):
             return Reply(_error(question, wire.REFUSED).message, "error", 0.0)
@@ -111,6 +117,14 @@ class Resolver:
         if found is None and self._zone.owns(name):
             return self._zone.answer(name, kind)
         return self.nodes.answer(name, kind) if found is None else found
+
+
+def _drawn(records: list[Record]) -> list[Record]:
+    """Aliases, then the rest in any order: of an answer that is cut everybody would get the same part for ever."""
+    aliases = [record for record in records if record.type == wire.CNAME]
+    rest = [record for record in records if record.type != wire.CNAME]
+    random.shuffle(rest)
+    return aliases + rest
 
 
 def _error(question: Question, code: int) -> Reply:
