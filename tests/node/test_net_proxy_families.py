@@ -114,6 +114,10 @@ class World:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
 
+    def start(self, name: str, script: str, *words: str) -> subprocess.Popen[str]:
+        command = ["ip", "netns", "exec", self.pods[name], sys.executable, "-ISc", script, *words]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
     def ask(self, space: str, address: str, port: int, times: int = 1, kind: str = "tcp") -> list[str]:
         inside = ["ip", "netns", "exec", space] if space else []
         return netlab.run(*inside, "python3", "-ISc", CLIENT, kind, address, str(port), str(times), timeout=60).splitlines()
@@ -317,15 +321,11 @@ async def test_a_packet_out_of_the_blue_does_not_reset_the_connection(world: Wor
     world.pod("client")
     await world.set("web", [(server, "node-a")])
 
-    def start(name: str, script: str, *words: str) -> subprocess.Popen[str]:
-        command = ["ip", "netns", "exec", world.pods[name], sys.executable, "-ISc", script, *words]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    listener, odd = start("server", LISTENER), start("server", ODD)
+    listener, odd = world.start("server", LISTENER), world.start("server", ODD)
     for process in (listener, odd):
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    talker = start("client", TALKER, IP)
+    talker = world.start("client", TALKER, IP)
     assert talker.stdout
     assert talker.stdout.readline()
     odd.communicate("go\n", timeout=5)
@@ -334,3 +334,42 @@ async def test_a_packet_out_of_the_blue_does_not_reset_the_connection(world: Wor
     said, _ = talker.communicate("go\n", timeout=5)
     assert said.strip() == "HELLO"
     listener.communicate(timeout=5)
+
+
+ASSOCIATE = """
+import socket, struct, sys
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 7, 65535, 1, 1, 1)
+head = struct.pack(">HHI", int(sys.argv[3]), int(sys.argv[2]), 0)
+packet = head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 132)
+s.sendto(packet, (sys.argv[1], 0))
+"""
+ACCEPT = """
+import socket, struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 132)
+s.settimeout(10)
+print("ready", flush=True)
+data, peer = s.recvfrom(1000)
+print(peer[0], *struct.unpack_from(">HH", data), flush=True)
+"""
+
+
+async def test_sctp_by_the_packets_it_begins_with(world: World) -> None:
+    """Whether this kernel speaks SCTP itself does not matter: the first packet must arrive at a target, translated."""
+    server, client = world.pod("server"), world.pod("client")
+    await world.set("web", [(server, "node-a")], protocol="SCTP", type="NodePort", nodePort=30080)
+    for number, (address, port) in enumerate(((IP, 80), (NODE, 30080))):
+        listener = world.start("server", ACCEPT)
+        assert listener.stdout
+        assert listener.stdout.readline() == "ready\n"
+        inside = ["ip", "netns", "exec", world.pods["client"], sys.executable, "-ISc", ASSOCIATE]
+        netlab.run(*inside, address, str(port), str(5000 + number))
+        said, _ = listener.communicate(timeout=15)
+        assert said.split() == [client, str(5000 + number), "8080"]
