@@ -104,7 +104,7 @@ def test_a_deleted_node_stays_away_until_it_is_given_a_token(hosts: Hosts) -> No
     assert b.server is not None
     assert b.server.poll() is None, "it rests, so that no supervisor starts it again and again"
     assert "b" not in hosts.readiness()
-    assert b.tail(1000).count("removed from") == 1
+    assert b.tail(1000).count("removed from the cluster") == 1
     assert "b.node-key" not in hosts.kubectl("get", "secrets", "-n", "kube-system").stdout
     # Nor does it come back by being started anew,
     end(b)
