@@ -42,6 +42,11 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def counts(self) -> tuple[int, int]:
+        """(answers, "no such name"s) that are kept."""
+        missing = sum(entry.message[3] & 0xF == wire.NXDOMAIN for entry in self._entries.values())
+        return len(self._entries) - missing, missing
+
     def clear(self) -> None:
         self._entries.clear()
         self._bytes = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from k1s.base.metrics import Counter, Gauge, Histogram, Labels, Registry
+from k1s.base.metrics import Counter, Histogram, Labels, Registry
 from k1s.net.dns import wire
 
 _SERVER, _ZONE, _VIEW = "dns://:53", ".", ""
@@ -66,7 +66,7 @@ class DnsMetrics:
         )
         self._asked = Counter("coredns_forward_requests_total", "Questions sent on", ("to",))
         self._upstreams: set[str] = set()
-        self.entries: Callable[[], int] = lambda: 0
+        self.entries: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def tally(self, proto: str, family: str, kind: int, code: int, source: str) -> Tally:
         """The tally of such questions; to be kept by who answers the same again and again."""
@@ -106,7 +106,8 @@ class DnsMetrics:
             Derived("coredns_cache_misses_total", "Questions that had to be sent on", ("server", "zones", "view"), self._misses),
             Derived("coredns_cache_requests_total", "Questions for names outside", ("server", "zones", "view"), self._lookups),
         ]
-        entries = Gauge("coredns_cache_entries", "Answers kept", (), read=lambda: self.entries())
+        entries = Derived("coredns_cache_entries", "Answers kept", ("server", "type", "zones", "view"), self._kept)
+        entries.kind = "gauge"
         rest = (self._duration, self.rejected, self.failures, self._exchanges, self._asked)
         for registry in registries:
             for metric in (*derived, entries):
@@ -132,6 +133,10 @@ class DnsMetrics:
 
     def _lookups(self) -> Mapping[Labels, float]:
         return self._sum(lambda t: (_SERVER, _ZONE, _VIEW) if t.source in ("cache", "forward") else None)
+
+    def _kept(self) -> Mapping[Labels, float]:
+        success, denial = self.entries()
+        return {(_SERVER, "success", _ZONE, _VIEW): success, (_SERVER, "denial", _ZONE, _VIEW): denial}
 
     def _sum(self, label: Callable[[Tally], Labels | None]) -> Mapping[Labels, float]:
         found: dict[Labels, float] = {}

@@ -55,7 +55,7 @@ class DnsServer:
         self.metrics = metrics or DnsMetrics()
         # One for each family, "1" and "2" as CoreDNS labels them.
         self._replies = {_family(address): ReplyTable() for address in self._addresses}
-        self.metrics.entries = lambda: len(forwarder.cache)
+        self.metrics.entries = forwarder.cache.counts
         self._udp: list[socket.socket] = []
         self._tcp = Connections(self._answer_tcp)
         self._waiting: set[asyncio.Task[None]] = set()

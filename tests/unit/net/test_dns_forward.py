@@ -185,6 +185,8 @@ async def test_metrics_of_resolvers(world: World) -> None:
     assert 'coredns_cache_misses_total{server="dns://:53",zones=".",view=""} 1' in text
     assert 'coredns_cache_hits_total{server="dns://:53",type="success",zones=".",view=""} 1' in text
     assert 'plugin="forward"} 1' in text
+    assert 'coredns_cache_entries{server="dns://:53",type="success",zones=".",view=""} 1' in text
+    assert "# TYPE coredns_cache_entries gauge" in text
     assert f'coredns_forward_requests_total{{to="127.0.0.3:{world.port}"}} 1' in other
     assert f'coredns_proxy_healthcheck_failures_total{{to="127.0.0.2:{world.port}"}}' in other
 
