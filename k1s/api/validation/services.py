@@ -12,7 +12,7 @@ from k1s.api import names
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, required, too_many
 from k1s.api.meta import Object
 from k1s.api.validation.object_meta import label_map
-from k1s.api.validation.rules import Errors, immutable, in_range, one_of, port, port_or_name, strings
+from k1s.api.validation.rules import Check, Errors, immutable, in_range, one_of, port, port_or_name, strings
 from k1s.api.validation.service_addresses import cluster_addresses, cluster_addresses_update
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
@@ -21,6 +21,7 @@ _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _ONLY_BALANCER = "may only be used when `type` is 'LoadBalancer'"
 _MAX_AFFINITY = 86400
 _KUBELET_PORT = 10250
+_MAX_HINTS, _MAX_PORTS = 8, 20000
 
 
 def _headless(spec: Object) -> bool:
@@ -249,10 +250,28 @@ def endpoint_slice(errs: Errors, obj: Object) -> None:
         if endpoint.get("nodeName") is not None:
             strings(errs, f"{at}.nodeName", endpoint["nodeName"], names.dns1123_subdomain)
         label_map(errs, f"{at}.deprecatedTopology", endpoint.get("deprecatedTopology"))
+        for key, check in (("forZones", names.label_value), ("forNodes", names.dns1123_subdomain)):
+            _hints(errs, f"{at}.hints.{key}", (endpoint.get("hints") or {}).get(key) or [], check)
     _slice_ports(errs, obj.get("ports") or [])
 
 
+def _hints(errs: Errors, at: str, hints: list[Object], check: Check) -> None:
+    if len(hints) > _MAX_HINTS:
+        errs.append(too_many(at, len(hints), _MAX_HINTS))
+        return
+    seen: set[str] = set()
+    for index, hint in enumerate(hints):
+        name = hint.get("name") or ""
+        if name in seen:
+            errs.append(duplicate(f"{at}[{index}].name", name))
+        seen.add(name)
+        strings(errs, f"{at}[{index}].name", name, check)
+
+
 def _slice_ports(errs: Errors, ports: list[Object]) -> None:
+    if len(ports) > _MAX_PORTS:
+        errs.append(too_many("ports", len(ports), _MAX_PORTS))
+        return
     seen: set[str] = set()
     for index, entry in enumerate(ports):
         at, name = f"ports[{index}]", entry.get("name") or ""
