@@ -156,7 +156,11 @@ def _refresh(files: IdentityFiles, server: str, now: float) -> bool:
     fault = clock_fault(answer.server_time, now)
     if fault:
         log.warning("%s", fault)
-    changed = files.update_settings(settings)
+    try:
+        changed = isinstance(settings, dict) and files.update_settings(settings)
+    except OSError as error:  # a full disk, most likely: no reason not to start with the old ones
+        log.warning("the server's settings cannot be written: %s", error)
+        return False
     if changed:
         log.info("the server has other settings than before: %s", settings)
     return changed
@@ -209,7 +213,9 @@ class _Asker:
             log.warning("%s", fault)
         headers = {"Authorization": f"Bearer {secret}"}
         answer = post(server, "/v1-k1s/join", orjson.dumps(self._requests()), headers, first.body, self.clock.now())
-        self.files.store(self.name, self.addresses, self.servers, answer)
+        # What is left of another cluster must not be taken for half of this one's.
+        self.files.discard()
+        self._keep(answer)
 
     def renew(self, server: str) -> None:
         files = self.files
@@ -217,7 +223,15 @@ class _Asker:
         signature = pki.sign(files.client[1].read_bytes(), body)
         headers = {"X-K1s-Signature": base64.b64encode(signature).decode()}
         answer = post(server, "/v1-k1s/renew", body, headers, files.server_ca.read_bytes(), self.clock.now())
-        files.store(self.name, self.addresses, self.servers, answer)
+        self._keep(answer)
+
+    def _keep(self, answer: dict[str, Any]) -> None:
+        try:
+            self.files.store(self.name, self.addresses, self.servers, answer)
+        except OSError as error:
+            raise JoinError(f"the certificates cannot be written: {error}") from error
+        except (KeyError, AttributeError) as error:
+            raise JoinError(f"the server's answer is incomplete: {error}") from error
 
     def _requests(self) -> dict[str, Any]:
         if not self.requests:

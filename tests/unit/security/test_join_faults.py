@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from joinlab import Cluster, Now, agent, registered
 
+from k1s.agent import identity
 from k1s.agent.certificates import AgentCertificates
 from k1s.agent.join import ensure_credentials
 from k1s.agent.join_request import JoinError, clock_fault, server_urls
@@ -256,6 +257,59 @@ async def test_a_certificate_that_is_due_at_once_is_not_renewed_again_and_again(
     await asyncio.sleep(0.3)
     assert [path for path, _ in cluster.seen].count("/v1-k1s/renew") == 1
     task.cancel()
+
+
+async def test_a_full_disk_stops_no_node(
+    cluster: Cluster,
+    tmp_path: Path,
+    clock: Now,
+    informers: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    registered(informers)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("k1s.agent.identity.write_atomic", full)
+    cluster.handler._config = replace(cluster.config, cluster_domain="example.org")
+    assert await ensure_credentials(config, clock) == joined
+    assert "No space left" in caplog.text
+    certificates = AgentCertificates(config, joined, clock)
+    task = asyncio.create_task(certificates.run(lambda: None))
+    certificates.moved_to("192.0.2.11")
+    await tries(task, clock, caplog, "were not renewed: the certificates cannot be written")
+    task.cancel()
+    with pytest.raises(JoinError, match="No space left"):
+        await ensure_credentials(replace(config, data_dir=tmp_path / "other", node_name="node-2"), clock)
+
+
+async def test_half_of_another_clusters_identity_is_none(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes while a machine changes from one cluster to another."""
+    await ensure_credentials(agent(cluster, tmp_path), clock)
+    other = Cluster(tmp_path / "other", informers, clock)
+    await other.start()
+    write = identity.write_atomic
+    written: list[Path] = []
+
+    def dies(path: Path, *rest: Any) -> None:
+        if len(written) == 2:
+            raise OSError(5, "the power went")
+        written.append(path)
+        write(path, *rest)
+
+    monkeypatch.setattr(identity, "write_atomic", dies)
+    with pytest.raises(JoinError, match="the power went"):
+        await ensure_credentials(agent(other, tmp_path), clock)
+    monkeypatch.setattr(identity, "write_atomic", write)
+    joined = await ensure_credentials(agent(other, tmp_path), clock)
+    assert pki.signed_by(joined.client_certificate.read_bytes(), other.certificates.client_ca_pem)
+    await other.listener.close(0)
 
 
 async def test_a_machine_that_moves_while_it_runs_gets_a_certificate_for_its_new_address(
