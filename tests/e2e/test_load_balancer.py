@@ -13,8 +13,8 @@ import pytest
 
 from k1s.net.announce.election import rank
 
-from .conftest import eventually, run
-from .hosts import CLIENT, Hosts, cluster_of
+from .conftest import eventually
+from .hosts import CLIENT, Hosts, cluster_of, run
 
 POOL = ("192.0.2.240", "192.0.2.241", "192.0.2.242")
 BUSYBOX = "docker.io/library/busybox:1.36"
@@ -26,7 +26,7 @@ WHO = r"""mkdir -p /www/cgi-bin; cat > /www/cgi-bin/who <<'END'
 #!/bin/sh
 echo; echo $(hostname) $(echo $REMOTE_ADDR | sed 's/.*:\([0-9.]*\).*/\1/')
 END
-chmod +x /www/cgi-bin/who; exec httpd -f -p 8080 -h /www"""
+chmod +x /www/cgi-bin/who; exec httpd -f -p '[::]:8080' -h /www"""
 
 ASK = """
 import sys, urllib.request
@@ -243,3 +243,44 @@ def test_an_address_survives_its_node_without_the_server(pool: Hosts) -> None:
     # Without the server nobody takes the dead node's pod out of the table, so one in three goes nowhere.
     answers = eventually(lambda: [a for a in ask(pool, address, 80, 4) if not a.startswith("error")], 20)
     assert answers
+
+
+# --- both families
+
+POOL6 = "2001:db8::f0-2001:db8::ff"
+
+
+@pytest.fixture(scope="module")
+def dual(tools: object) -> Iterator[Hosts]:
+    def addresses(hosts: Hosts) -> None:
+        for number, netns in enumerate([hosts.client, *(host.netns for host in hosts.hosts.values())], 10):
+            run("ip", "-n", netns, "addr", "add", f"2001:db8::{number}/64", "dev", "eth0", "nodad")
+
+    ranges = ("--cluster-cidr=10.42.0.0/16,fd42::/56", "--service-cidr=10.43.0.0/16,fd43::/112")
+    pools = ("--loadbalancer-pool", f"{POOL[0]}-{POOL[-1]},{POOL6}")
+    with cluster_of(f"ld{os.getpid() % 100000}", ("a", "b"), *ranges, *pools, before=addresses) as made:
+        made.kubectl("create", "namespace", NAMESPACE)
+        apply(made, deployment("who", replicas=2))
+        made.kubectl("rollout", "status", "deploy/who", "-n", NAMESPACE, "--timeout=90s")
+        yield made
+
+
+def test_an_address_of_each_family(dual: Hosts) -> None:
+    apply(dual, service("both", "who", 80, ipFamilyPolicy="RequireDualStack", externalTrafficPolicy="Local"))
+    four, six = eventually(lambda: addresses(dual, "both"), 10)
+    assert (four, six) == ("192.0.2.240", "2001:db8::f0")
+    assert eventually(lambda: ask(dual, four, 80)[0].endswith(CLIENT), 10)
+    answers = eventually(lambda: [a for a in ask(dual, f"[{six}]", 80, 5) if not a.startswith("error")], 10)
+    assert {answer.split()[0] for answer in answers} <= set(pods_on(dual, "who"))
+    # Nodes are known by their own addresses, not by those that they announce.
+    for node in dual.get("nodes")["items"]:
+        assert six not in [a["address"] for a in node["status"]["addresses"]]
+
+
+def test_an_ipv6_address_survives_its_node(dual: Hosts) -> None:
+    """The server's host goes, as the node that holds it or as the one that decides nothing: the other one has it."""
+    (six,) = [a for a in eventually(lambda: addresses(dual, "both"), 10) if ":" in a]
+    eventually(lambda: mac_seen(dual, six), 10)
+    dual["a"].power_off()
+    eventually(lambda: ask(dual, f"[{six}]", 80)[0] and mac_seen(dual, six) == "b", 20)
+    assert not eventually(lambda: ask(dual, f"[{six}]", 80), 10)[0].startswith("error")

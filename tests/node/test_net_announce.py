@@ -244,6 +244,29 @@ def test_what_somebody_takes_away_comes_back() -> None:
         until(lambda: lan.holders(VIP) == ["a"])
 
 
+def test_a_card_that_goes_and_comes_back() -> None:
+    with lan_of("a", "b") as lan:
+        lan.start("a", VIP)
+        lan.start("b", VIP)
+        first, second = ranked(VIP, "a", "b")
+        inside = lan.nodes[first]
+        until(lambda: lan.holders(VIP) == [first])
+        netlab.run("ip", "-n", inside, "link", "set", "eth0", "down")
+        until(lambda: lan.holders(VIP) == [second])
+        netlab.run("ip", "-n", inside, "link", "set", "eth0", "up")
+        until(lambda: lan.holders(VIP) == [first])
+        # Pulled out, and another one put in.
+        netlab.run("ip", "-n", inside, "link", "del", "eth0")
+        until(lambda: lan.holders(VIP) == [second])
+        lan.ip("link", "add", "port-new", "type", "veth", "peer", "name", "eth0", "netns", inside)
+        lan.ip("link", "set", "port-new", "master", "lan0", "up")
+        netlab.run("ip", "-n", inside, "addr", "add", "192.0.2.77/24", "dev", "eth0")
+        netlab.run("ip", "-n", inside, "link", "set", "eth0", "up")
+        until(lambda: lan.holders(VIP) == [first])
+        until(lambda: lan.known(VIP) in ("", first))
+        assert lan.reach(VIP) == first
+
+
 def test_with_arp_ignore_the_uplink_has_the_address() -> None:
     with lan_of("a", "b") as lan:
         netlab.run("ip", "netns", "exec", lan.nodes["a"], "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")

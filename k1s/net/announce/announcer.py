@@ -28,6 +28,7 @@ _REPEATS = (0.0, 0.3, 1.0, 3.0)
 _HOLD_SECONDS, _RENEW_SECONDS = 6, 2.0
 # An address that the kernel refused is offered again after this long; until then another node may have it.
 _REFUSED_SECONDS = 10.0
+_SILENCE_SECONDS = 10.0
 _log = logging.getLogger("k1s.net.announce")
 
 Place = tuple[str, int, int]  # (link, its index, IP version)
@@ -49,6 +50,8 @@ class _Lan:
     alone: frozenset[str] = frozenset()
     # What this node said last: that it may hold something.
     involved: bool = False
+    # When to say that no other node is heard; 0 once that is done with.
+    silence_due: float = 0.0
 
 
 class Announcer:
@@ -188,7 +191,7 @@ class Announcer:
             # The link is going or coming: its next notification brings us here again.
             _log.warning("no heartbeats on %s: %s", uplink.name, error)
             return None
-        return _Lan(uplink, version, channel, election, beat_due=0.0, sent=now, renew_due=0.0)
+        return _Lan(uplink, version, channel, election, beat_due=0.0, sent=now, renew_due=0.0, silence_due=now + _SILENCE_SECONDS)
 
     async def _leave(self, lan: _Lan) -> None:
         for address in lan.election.held:
@@ -236,6 +239,7 @@ class Announcer:
             lan.repeats[address] = [now + delay for delay in _REPEATS]
         await self._renew(lan, now, decision.alone)
         self._say(lan, now)
+        self._mind_silence(lan, now)
         waits = [times[0] - now for times in lan.repeats.values()]
         involved = bool(election.offered or election.held)
         if decision.again is not None and involved:
@@ -268,6 +272,17 @@ class Announcer:
             due |= lan.election.held - alone
             lan.renew_due = now + _RENEW_SECONDS
         await self._hold(lan, due, alone)
+
+    def _mind_silence(self, lan: _Lan, now: float) -> None:
+        """Nodes that do not hear each other all hold the same addresses: mostly a firewall's doing, and hard to see."""
+        if not lan.silence_due or self._solo:
+            return
+        if lan.election.peers(now):
+            lan.silence_due = 0.0
+        elif now >= lan.silence_due and lan.election.held:
+            lan.silence_due = 0.0
+            text = "no heartbeat of another node on %s: where they are on this network too, let UDP port %d through between nodes"
+            _log.warning(text, lan.uplink.name, packet.PORT)
 
     def _say(self, lan: _Lan, now: float) -> None:
         for address, times in list(lan.repeats.items()):
