@@ -174,6 +174,11 @@ def test_pods_of_other_nodes_only_while_somebody_asks(config: AgentConfig, monke
                     assert not await asyncio.to_thread(passes)
                     assert client.open == set(), "default-deny needs to know nobody"
                     peers = [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]
+                    elsewhere = policy("elsewhere", ingress=[{"from": peers}])
+                    elsewhere["metadata"]["namespace"] = "other"
+                    agent.informers.put("NetworkPolicy", elsewhere)
+                    await asyncio.sleep(0.1)
+                    assert client.open == set(), "nor does a policy that isolates nobody here"
                     agent.informers.put("NetworkPolicy", policy("some", ingress=[{"from": peers}]))
                     # The peer plays a pod of another node.
                     client.say(
@@ -195,6 +200,7 @@ def test_pods_of_other_nodes_only_while_somebody_asks(config: AgentConfig, monke
                     )
                     await eventually(lambda: not passes(), "it ended")
                     agent.informers.stores["NetworkPolicy"].remove("default", "some")
+                    agent.informers.stores["NetworkPolicy"].remove("other", "elsewhere")
                     await eventually(lambda: client.open == set(), "nobody asks any more")
                     assert not await asyncio.to_thread(passes)
                     agent.informers.stores["NetworkPolicy"].remove("default", "deny")

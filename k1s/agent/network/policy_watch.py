@@ -48,10 +48,15 @@ class PolicyWatch:
         await self.complete()
 
     async def complete(self) -> None:
-        """Follow what policies ask for now, and return when it is there; at most once a wait of some seconds."""
-        if self._rules.isolation.looks_beyond_node():
+        """Follow what policies ask for, and return when it is there; at most once a wait of some seconds.
+
+        Other nodes are followed from the first pod of this node on that is judged by who others are, until no policy is left
+        that asks: pods that come and go do not make the list of all pods come again.
+        """
+        isolation = self._rules.isolation
+        if isolation.wanted().looks_beyond_node:
             await self._elsewhere.follow()
-        else:
+        elif self._elsewhere.following and not isolation.looks_beyond_node():
             await self._elsewhere.leave()
 
     def attached(self, attachments: Iterable[Attachment]) -> None:
@@ -108,6 +113,10 @@ class _Elsewhere:
         self._keys: tuple[set[str], set[str]] = (set(), set())
         self._waited = False
 
+    @property
+    def following(self) -> bool:
+        return bool(self._tasks)
+
     async def follow(self) -> None:
         if not self._tasks:
             self._waited = False
@@ -118,13 +127,13 @@ class _Elsewhere:
                 task.result()
         if self._waited:
             return
-        self._waited = True
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._pods.synced()
                 await self._namespaces.synced()
         except TimeoutError:
             _log.warning("pods of other nodes are not known yet: policies let in and out only whom they name by address")
+        self._waited = True
 
     async def leave(self) -> None:
         """Nobody asks any more: the watches end, and what they told is forgotten."""

@@ -23,7 +23,7 @@ from k1s.net.policy.model import EGRESS, INGRESS, NamedPort, Peer, Pod, Rules
 
 # The DNS as policies see it: what people write to let it through names kube-system, or these labels. No pod has such a key.
 _DNS_KEY = "k1s.io/dns"
-_DNS_PORTS = (("udp", "dns", 53), ("tcp", "dns-tcp", 53))
+_DNS_PORTS = (("udp", "dns", 53), ("tcp", "dns-tcp", 53), ("tcp", "metrics", 9153))
 _Named = TypeVar("_Named", Peer, NamedPort, Rules, Verdict)
 _log = logging.getLogger("k1s.net.policy")
 

@@ -46,6 +46,11 @@ class Wanted:
     def empty(self) -> bool:
         return not self.verdicts
 
+    @property
+    def looks_beyond_node(self) -> bool:
+        """Is a pod of this node judged by who others are? Numbers behind names of its own ports it knows without them."""
+        return bool(self.peers) or any(rules.direction == EGRESS and any(rules.named_ports()) for rules in self.rules)
+
 
 # A namespace and labels: what pods must have in common to be judged alike.
 _Kind = tuple[str, frozenset[tuple[str, str]]]
