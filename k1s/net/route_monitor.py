@@ -20,7 +20,7 @@ from types import TracebackType
 
 from k1s.net import names
 from k1s.net.family import Network
-from k1s.net.link import IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, INFO_KIND, index_of
+from k1s.net.link import IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, INFO_KIND, index_of
 from k1s.net.netlink import attributes, string
 from k1s.net.route import PROTOCOL
 
@@ -29,7 +29,9 @@ _NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
 _GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 _NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _DELETE_ADDRESS = 16, 17, 20, 21
 _NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR, _NEW_CONFIGURATION = 24, 25, 28, 29, 80
-_NETCONF_FORWARDING, _IFA_SCOPE_SITE, _UP_AND_RUNNING = 2, 200, 0x41
+_NETCONF_IFINDEX, _NETCONF_FORWARDING, _ALL_LINKS = 1, 2, -1
+_IFA_SCOPE_SITE, _UP, _UP_AND_RUNNING = 200, 0x1, 0x41
+_MOST_LINKS = 32
 _RTA_DST, _MAIN = 1, 254
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _RECEIVE_BUFFER = 1 << 20
@@ -48,7 +50,9 @@ class RouteMonitor:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
         )
         self._own: set[int] = set()
-        self._uplink, self._uplink_mtu, self._uplink_flags = 0, 0, 0
+        self._uplink = 0
+        # Of our links and the uplink: what counts of them, as last told.
+        self._seen: dict[int, tuple[int, bytes, int]] = {}
         self._changed = asyncio.Event()
         # A burst of pods must not cost us messages.
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -70,9 +74,9 @@ class RouteMonitor:
         self._own = {index for name in names.LINKS if (index := index_of(name)) is not None}
         self._attach_filter(index_of(names.VXLAN) or 0)
 
-    def follow_uplink(self, index: int, mtu: int) -> None:
+    def follow_uplink(self, index: int) -> None:
         """Changes of this link's size are told too, and that it goes and comes: routes through it go without a word."""
-        self._uplink, self._uplink_mtu = index, mtu
+        self._uplink = index
 
     async def wait(self) -> None:
         """Many changes at once are one."""
@@ -122,12 +126,14 @@ class RouteMonitor:
         if kind in (_NEW_LINK, _DELETE_LINK) and len(body) >= 16:
             return self._link_matters(kind, body)
         if kind in (_NEW_ADDRESS, _DELETE_ADDRESS) and len(body) >= 8:
-            # The host's own addresses are few, change rarely, and other hosts may be next hops by them.
-            return body[3] <= _IFA_SCOPE_SITE or struct.unpack_from("=I", body, 4)[0] in self._own
+            # Addresses are few and change rarely, and other hosts may be next hops by the host's own.
+            return body[3] <= _IFA_SCOPE_SITE
         if kind in (_NEW_ROUTE, _DELETE_ROUTE) and len(body) >= 12:
             return self._route_matters(kind, body)
         if kind == _NEW_CONFIGURATION:
-            return not any(dict(attributes(body[4:])).get(_NETCONF_FORWARDING, b"\1"))
+            fields = dict(attributes(body[4:]))
+            (index,) = struct.unpack("=i", fields.get(_NETCONF_IFINDEX, bytes(4)))
+            return (index == _ALL_LINKS or index in self._own) and not any(fields.get(_NETCONF_FORWARDING, b"\1"))
         return kind in (_NEW_NEIGHBOUR, _DELETE_NEIGHBOUR)
 
     def _link_matters(self, kind: int, body: bytes) -> bool:
@@ -136,16 +142,24 @@ class RouteMonitor:
         name = string(fields.get(IFLA_IFNAME, b""))
         if names.is_veth(name):
             return self._is_pod_link(name)
-        if index == self._uplink:
-            mtu = struct.unpack("=I", fields[IFLA_MTU])[0] if IFLA_MTU in fields else self._uplink_mtu
-            (flags,) = struct.unpack_from("=I", body, 8)
-            before, self._uplink_flags = self._uplink_flags, flags & _UP_AND_RUNNING
-            return bool(mtu != self._uplink_mtu or before != self._uplink_flags)
-        if name in names.LINKS or index in self._own:
-            return True
+        if index == self._uplink or name in names.LINKS or index in self._own:
+            return kind == _DELETE_LINK or self._differs(index, body, fields)
         # Somebody else's tunnel may have stood in our device's way.
         info = dict(attributes(fields.get(IFLA_LINKINFO, b"")))
         return kind == _DELETE_LINK and string(info.get(INFO_KIND, b"")) == "vxlan"
+
+    def _differs(self, index: int, body: bytes, fields: dict[int, bytes]) -> bool:
+        """A bridge tells of itself whenever a port comes or goes, too."""
+        (flags,) = struct.unpack_from("=I", body, 8)
+        kept = _UP_AND_RUNNING if index == self._uplink else _UP
+        (mtu,) = struct.unpack("=I", fields.get(IFLA_MTU, bytes(4)))
+        state = (mtu, fields.get(IFLA_ADDRESS, b""), flags & kept)
+        if self._seen.get(index) == state:
+            return False
+        if len(self._seen) > _MOST_LINKS:
+            self._seen.clear()
+        self._seen[index] = state
+        return True
 
     def _route_matters(self, kind: int, body: bytes) -> bool:
         family, prefix, table, protocol = body[0], body[1], body[4], body[5]

@@ -117,7 +117,7 @@ class OverlayPart:
         faults = underlay.faults(host, self._backend, agent.node_ip, ranges.cluster_pods, ranges.services)
         self._tell_covered(underlay.covering(host, [*ranges.cluster_pods, *ranges.services]))
         if host.uplink is not None:
-            self._monitor.follow_uplink(host.uplink.index, host.uplink.mtu)
+            self._monitor.follow_uplink(host.uplink.index)
         if ours:
             pods.mtu = underlay.pod_mtu(host, self._backend, agent.node_ip)
         memory = setup.sysctl_memory(agent.config.agent_dir / "network")
