@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +34,7 @@ MOST_UNDER_WAY = 512
 QUESTION_SECONDS, ROUNDS, FAILURE_SECONDS = 5.0, 2, 2.0
 # How often our own question goes to a resolver at most: after a failure, to one that failed before, to one that loops.
 PROBE_SECONDS, SHUNNED_SECONDS, LOOP_SECONDS = 2.0, 10.0, 30.0
+SAY_AGAIN_SECONDS, SAY_MORE_SECONDS = 60.0, 10.0
 _MOST_RESOLVERS, _MOST_FAILURES, _MOST_PROBES = 3, 1024, 64
 _log = logging.getLogger("k1s.net.dns")
 
@@ -58,7 +60,7 @@ class Forwarder:
         self._stubs: dict[Name, list[Upstream]] = {}
         self._probes: dict[Name, Upstream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said = ""
+        self._said, self._said_at = "", -math.inf
 
     def start(self) -> None:
         """Look at the host's resolvers, so that a loop shows before anybody asks."""
@@ -73,7 +75,7 @@ class Forwarder:
         self._fixed = list(upstreams)
         self.cache.clear()
         self._failures.clear()
-        self._said = ""
+        self._said_at = -math.inf
         for upstream in [*self._fixed, *(u for group in self._stubs.values() for u in group)][:_MOST_PROBES]:
             self._probe(upstream)
 
@@ -136,7 +138,6 @@ class Forwarder:
             raise ForwardError(f"no answer within {QUESTION_SECONDS:g} s") from error
         except MessageError as error:
             raise ForwardError(str(error)) from error
-        self._said = ""
         return message
 
     async def _try(self, upstreams: Sequence[Upstream], question: Question) -> bytes:
@@ -230,10 +231,12 @@ class Forwarder:
             del self._probes[name]
 
     def _say(self, text: str) -> None:
-        """Once, until a question is answered again or something else is wrong."""
-        if text != self._said:
+        """Once a minute, and something else every ten seconds at most: it may be wrong for every question."""
+        rest = SAY_AGAIN_SECONDS if text == self._said else SAY_MORE_SECONDS
+        now = self._clock.monotonic()
+        if now >= self._said_at + rest:
             _log.warning("%s", text)
-            self._said = text
+            self._said, self._said_at = text, now
 
 
 def resolvers_in(text: str, own: Collection[str]) -> list[str]:

@@ -77,6 +77,17 @@ async def test_a_failure_is_remembered_for_a_moment(world: World) -> None:
     assert data(await world.udp("a.example")) == ["192.0.2.53"]
 
 
+async def test_silence_is_told_once_a_minute(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def told() -> int:
+        return sum(r.message.startswith("no resolver answers") for r in caplog.records)
+
+    world.first.mode = world.second.mode = "silent"
+    for name, seconds, wanted in (("a.example", 0, 1), ("b.example", 11, 1), ("c.example", 50, 2)):
+        world.clock.ahead += seconds
+        await world.udp(name)
+        assert told() == wanted
+
+
 async def test_a_slow_resolver_answers_everybody_who_asked_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "TIMEOUT", 2.0)
     world.first.mode = "slow"
