@@ -5,8 +5,8 @@ Called by: app as a part, traefik (`offer`). Never does: parse (documents), writ
 
 An add-on is a file of the manifests directory, or one that k1s ships; a file of the same name replaces ours. Unlike k3s, what
 leaves a file is deleted, and everything when the file goes. `NAME.yaml.skip` (k3s) stops applying and leaves what is there.
-Bounds: one add-on at a time; a refusal that may pass is tried again after 1 s doubling to 60 s, or at once when a definition
-appears; another is not tried again before the file changes.
+Bounds: one add-on at a time; a refusal that may pass is tried again after 1 s doubling to 60 s, a missing kind when definitions
+appear, and anything else when the file changes.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Manifests:
         self._files, self._skipped, self._swept = files, skipped, True
         for name in {*old, *files, *was_skipped, *skipped, *(self._records.names() if first else ())}:
             if first or old.get(name) != files.get(name) or (name in skipped) != (name in was_skipped):
+                self._backoff.forget(name)
                 self.controller.add(name)
 
     def _record_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
@@ -159,22 +160,26 @@ class Manifests:
         if union != before.objects or record is None:
             # First the record: what is made from now on is remembered, whatever happens.
             await self._records.write(name, replace(before, objects=union, kept=kept), done=False)
+        # Before the first of them: a definition that appears while we are at it wakes us again.
+        self._waiting.add(name)
         faults, retry, missing, uids = await self._apply_all(wanted)
+        if not missing:
+            self._waiting.discard(name)
         # A definition of this file may have given the others a scope.
         present, kept = list(map(self._objects.scoped, wanted)), set(map(self._objects.scoped, kept))
         await self._prune(name, before, [identity for identity in before.objects if identity not in present])
         after = Record(source.place, source.checksum, present, kept & set(present), {**before.uids, **uids})
         after.uids = {identity: uid for identity, uid in after.uids.items() if identity in present}
         after.fault = "; ".join(faults)[:1024]
-        if missing:
-            self._waiting.add(name)
-        if not missing or self._backoff.failures(name):
+        if missing and not self._backoff.failures(name):
             # A definition of the same file takes a moment to be served: the first miss is not told.
-            await self._conclude(source, before, after, tuple(faults))
-        if not retry:
+            return self._backoff.next(name)
+        await self._conclude(source, before, after, tuple(faults))
+        if retry:
+            return self._backoff.next(name)
+        if not missing:
             self._backoff.forget(name)
-            return None
-        return self._backoff.next(name)
+        return None
 
     def _identities(self, documents: list[Document]) -> dict[Identity, Document]:
         out: dict[Identity, Document] = {}
@@ -194,7 +199,7 @@ class Manifests:
         return kept
 
     async def _apply_all(self, wanted: dict[Identity, Document]) -> tuple[list[str], bool, bool, dict[Identity, str]]:
-        """(faults, whether to try again, whether a kind is missing, the uids of what was applied)."""
+        """(faults, whether time may mend one, whether a kind is missing, the uids of what was applied)."""
         faults: list[str] = []
         uids: dict[Identity, str] = {}
         retry = missing = False
@@ -204,7 +209,7 @@ class Manifests:
                 uids[identity] = meta.uid(await self._objects.apply(identity, document.content))
             except Refused as error:
                 faults.append(f"{document.place}, {identity}: {error}")
-                retry, missing = retry or not error.final, missing or error.missing
+                retry, missing = retry or not (error.final or error.missing), missing or error.missing
         return faults, retry, missing, uids
 
     async def _prune(self, name: str, record: Record, leftover: list[Identity]) -> None:
