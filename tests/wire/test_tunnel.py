@@ -17,7 +17,7 @@ import pytest
 from k1s.agent.load_balancer import LoadBalancer
 from k1s.agent.tunnel import app as agent_tunnel
 from k1s.agent.tunnel.targets import TargetRefused, Targets
-from k1s.agent.tunnel.wire import TunnelRefused, open_wire
+from k1s.agent.tunnel.wire import ServerUnreachable, TunnelRefused, open_wire
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError, unauthorized
 from k1s.base import http_server, pki
@@ -390,9 +390,28 @@ async def test_a_server_that_stops_ends_its_tunnels(rig: Rig) -> None:
     await rig.tunnels.appeared("n1")
     rig.server.dialer.close()
     assert await asyncio.wait_for(wire.read(), 5) == b""
-    with pytest.raises(TunnelRefused, match="shutting down"):
+    with pytest.raises(ConnectionError, match="shutting down"):
         await open_wire(rig.url, tls, ())
     await wire.close()
+
+
+async def test_a_server_that_opens_no_tunnels_is_not_taken_for_lost(rig: Rig) -> None:
+    """A proxy in between that does not pass upgrades on, for one: requests work, so the balancer hears nothing of it."""
+    with pytest.raises(ServerUnreachable):
+        await open_wire("https://127.0.0.1:1", rig.kubelet_tls, ())
+    for said in (b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"):
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes = said) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
+            writer.close()
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(rig.home / "server.pem", rig.home / "server.key")
+        proxy = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+        with pytest.raises(TunnelRefused):
+            await open_wire(f"https://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", rig.kubelet_tls, ())
+        proxy.close()
 
 
 async def test_rubbish_in_a_tunnel_ends_it_and_nothing_else(rig: Rig) -> None:

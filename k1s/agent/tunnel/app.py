@@ -17,7 +17,7 @@ from collections.abc import Callable
 from k1s.agent.context import AgentContext
 from k1s.agent.load_balancer import LoadBalancer
 from k1s.agent.tunnel.targets import Targets
-from k1s.agent.tunnel.wire import TunnelRefused, Wire, open_wire
+from k1s.agent.tunnel.wire import ServerUnreachable, TunnelRefused, Wire, open_wire
 from k1s.base.backoff import Backoff
 from k1s.base.mux import Mux, pump
 from k1s.base.mux_frames import MuxError
@@ -94,8 +94,8 @@ class Tunnels:
     async def _open_wire(self, url: str) -> Wire:
         try:
             return await open_wire(url, self._tls, self._open)
-        except OSError as error:
-            self._balancer.failed(url, str(error) or "timed out")
+        except ServerUnreachable as error:
+            self._balancer.failed(url, str(error))
             raise
 
     async def _serve(self, wire: Wire) -> None:

@@ -29,6 +29,10 @@ class TunnelRefused(Exception):
         self.known = known
 
 
+class ServerUnreachable(ConnectionError):
+    """There was no connection, or it was not verified."""
+
+
 class Wire:
     """base.http.ByteStream over the upgraded connection. `server` is which server answered."""
 
@@ -50,12 +54,15 @@ class Wire:
 
 
 async def open_wire(url: str, tls: ssl.SSLContext, connected: Iterable[str]) -> Wire:
-    """`connected`: the servers to which this node has tunnels. Raises OSError, TunnelRefused."""
+    """`connected`: the servers to which this node has tunnels. Raises OSError (ServerUnreachable is one), TunnelRefused."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 443
-    async with asyncio.timeout(CONNECT_SECONDS):
-        reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_READ)
-        try:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=tls, limit=_READ)
+    except OSError as error:
+        raise ServerUnreachable(str(error) or "timed out") from error
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
             notice_dead_peer(writer.get_extra_info("socket"), DEAD_SECONDS)
             lines = (
                 f"GET {PATH} HTTP/1.1",
@@ -69,19 +76,25 @@ async def open_wire(url: str, tls: ssl.SSLContext, connected: Iterable[str]) -> 
             if status == 101:
                 return Wire(reader, writer, headers.get(SERVER_HEADER.lower(), ""))
             length = min(int(headers.get("content-length") or 0), _LONGEST_ANSWER)
-            raise TunnelRefused(_message(await reader.readexactly(length)) or f"status {status}", known=status == 409)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
-            writer.close()
-            raise ConnectionResetError(f"{url}: the server did not answer as a k1s server does") from error
-        except BaseException:
-            writer.close()
-            raise
+            message = _message(await reader.readexactly(length)) or f"status {status}"
+            if status == 503:
+                raise ConnectionError(message)  # it starts or stops: later
+            raise TunnelRefused(message, known=status == 409)
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+        writer.close()
+        raise TunnelRefused("the answer is not what a k1s server says (a proxy in between has to pass upgrades on)") from error
+    except BaseException:
+        writer.close()
+        raise
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1."):
+        raise ValueError(first[:60])
     pairs = (line.partition(":") for line in lines if line)
-    return int(first.split(" ", 2)[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _message(body: bytes) -> str:
