@@ -28,6 +28,7 @@ from k1s.agent.node.info import NodeFault
 from k1s.agent.pods import manager
 from k1s.agent.resources.cgroups import Cgroups, cgroup_root
 from k1s.agent.serving import app as serving
+from k1s.agent.trimming import Trimmer
 from k1s.agent.tunnel import app as tunnel
 from k1s.agent.volumes.objects import ObjectCache
 from k1s.agent.volumes.tokens import TokenManager
@@ -119,7 +120,7 @@ async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], r
         balancer = load_balancer.LoadBalancer(given, clock, lambda url: load_balancer.probe(url, tls), learned)
         transport = HttpTransport(balancer, tls)
         client = RestClient(transport, "kubelet", clock=clock)
-        informers = WatchInformers(client, clock=clock)
+        informers = WatchInformers(client, clock=clock, trims=Trimmer().trims)
         events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)
         agent = make_context(config, joined.node_name, joined.node_ip, client, informers, events, runtime, clock)
         agent.balancer, agent.client_tls, agent.server_tls = balancer, tls, holder.server_context()

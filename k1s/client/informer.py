@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 
 from k1s.api.catalog import Resource
@@ -25,6 +25,8 @@ from k1s.client.store import ObjectStore
 
 # The server ends a watch after this long (jittered to twice), so that load spreads over replicas; as client-go does.
 WATCH_SECONDS = 300
+Trim = Callable[[Object], None]
+NO_TRIMS: Mapping[tuple[str, str], Trim] = {}
 
 
 class WatchInformer:
@@ -38,9 +40,10 @@ class WatchInformer:
         field_selector: str,
         clock: Clock,
         trim: bool,
+        more: Trim | None,
     ) -> None:
         self._client, self._resource, self._namespace, self._fields = client, resource, namespace, field_selector
-        self._clock, self._trim = clock, trim
+        self._clock, self._trim, self._trim_more = clock, trim, more
         self._store = ObjectStore()
         self._synced = asyncio.Event()
         self._version = ""
@@ -117,6 +120,8 @@ class WatchInformer:
             if self._resource.kind == "Node":
                 # Most of a Node's bytes; only the scheduler reads them, in the server's own cache. Every node watches all Nodes.
                 (obj.get("status") or {}).pop("images", None)
+            if self._trim_more is not None:
+                self._trim_more(obj)
         return obj
 
 
@@ -124,11 +129,18 @@ class WatchInformers:
     """The factory; `run` (one task) keeps every informer it hands out current. Informers may be asked for before or after.
 
     `drop_managed_fields` saves about a third of the memory (and drops the image lists of Nodes); set it to False where objects
-    are written back whole by update.
+    are written back whole by update. `trims`: (group, plural) -> what else to take out of an object before it is kept.
     """
 
-    def __init__(self, client: RestClient, *, clock: Clock = REAL_CLOCK, drop_managed_fields: bool = True) -> None:
-        self._client, self._clock, self._trim = client, clock, drop_managed_fields
+    def __init__(
+        self,
+        client: RestClient,
+        *,
+        clock: Clock = REAL_CLOCK,
+        drop_managed_fields: bool = True,
+        trims: Mapping[tuple[str, str], Trim] = NO_TRIMS,
+    ) -> None:
+        self._client, self._clock, self._trim, self._trims = client, clock, drop_managed_fields, trims
         self._informers: dict[tuple[str, str, str, str, str], WatchInformer] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -136,7 +148,8 @@ class WatchInformers:
         key = (resource.group, resource.version, resource.plural, namespace, field_selector)
         informer = self._informers.get(key)
         if informer is None:
-            informer = WatchInformer(self._client, resource, namespace, field_selector, self._clock, self._trim)
+            more = self._trims.get((resource.group, resource.plural))
+            informer = WatchInformer(self._client, resource, namespace, field_selector, self._clock, self._trim, more)
             self._informers[key] = informer
             if self._group is not None:
                 self._spawn(self._group, informer)
