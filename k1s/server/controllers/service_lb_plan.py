@@ -17,7 +17,7 @@ from k1s.api import meta
 from k1s.client.interface import Object
 from k1s.net.announce import eligible
 from k1s.net.family import IPV4, IPV6, Address, Family, parse_address
-from k1s.server.controllers.service_lb_pool import OPTION, Pool, first_free, holds
+from k1s.server.controllers.service_lb_pool import OPTION, Pool, addresses, holds
 
 # Addresses that a Service asks for: ours, and what users of MetalLB are used to.
 WANTED_ANNOTATIONS = ("k1s.io/loadBalancerIPs", "metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs")
@@ -88,6 +88,15 @@ def families_of(service: Object) -> list[Family]:
 # --- addresses of nodes
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """What matters of a node, read once for all Services. `addresses` by IP version."""
+
+    name: str
+    kubelet: Port
+    addresses: Mapping[int, list[str]]
+
+
 class _Dispute:
     """One pass over all Services, the oldest first: each takes its ports on the nodes where nobody has them yet."""
 
@@ -95,52 +104,63 @@ class _Dispute:
         self._nodes, self._slices = sorted(nodes, key=meta.name), slices
         self._reserved, self._busy = reserved, busy
         self._owners: dict[tuple[str, Port], str] = {}
+        # By lbpool label, of which there are few.
+        self._seats: dict[str, list[_Seat]] = {}
 
     def outcomes(self, ours: list[Object]) -> dict[str, Outcome]:
         return {meta.key(service): self._serve(service) for service in ours}
 
     def _serve(self, service: Object) -> Outcome:
-        chosen = [node for node in eligible.candidates(service, self._nodes) if meta.is_true(node, "Ready")]
+        chosen = self._candidates(service)
         if not chosen:
-            return Outcome((), "NoNodes", "there are no available nodes")
+            pool = meta.labels(service).get(eligible.POOL_LABEL)
+            return Outcome(
+                (), "NoNodes", "there are no available nodes" + (f" labelled {eligible.POOL_LABEL}={pool}" if pool else "")
+            )
         if eligible.is_local(service):
             local = eligible.nodes_with_endpoints(self._slices(service))
-            chosen = [node for node in chosen if meta.name(node) in local]
+            chosen = [seat for seat in chosen if seat.name in local]
             if not chosen:
                 text = "no available node has a ready endpoint (externalTrafficPolicy: Local)"
                 return Outcome((), "NoLocalEndpoints", text, expected=True)
         ports = [(p.get("protocol") or "TCP", int(p["port"])) for p in service["spec"].get("ports") or ()]
-        own = next((port for node in chosen for port in ports if self._is_nodes_own(node, port)), None)
-        if own is not None:
-            text = f"port {_said(own)} is used by the nodes themselves: take another one, or a pool ({OPTION})"
-            return Outcome((), "PortReserved", text)
+        nodes_own = self._reserved.union(seat.kubelet for seat in chosen)
+        for port in ports:
+            if port in nodes_own:
+                text = f"port {_said(port)} is used by the nodes themselves: take another one, or a pool ({OPTION})"
+                return Outcome((), "PortReserved", text)
         return self._take(service, chosen, ports)
 
-    def _is_nodes_own(self, node: Object, port: Port) -> bool:
-        return port in self._reserved or port == ("TCP", _kubelet_port(node))
+    def _candidates(self, service: Object) -> list[_Seat]:
+        pool = meta.labels(service).get(eligible.POOL_LABEL, "")
+        if pool not in self._seats:
+            ready = (node for node in eligible.candidates(service, self._nodes) if meta.is_true(node, "Ready"))
+            self._seats[pool] = [_seat(node) for node in ready]
+        return self._seats[pool]
 
-    def _take(self, service: Object, chosen: list[Object], ports: list[Port]) -> Outcome:
-        families, taken = families_of(service), ""
-        found: list[tuple[int, str]] = []
-        for node in chosen:
-            addresses = [(number, a) for number, family in enumerate(families) for a in _addresses(node, family)]
-            blocked = next((text for port in ports if (text := self._owner(node, port, service))), "")
-            if blocked:
-                taken = taken or blocked
-            elif addresses:
-                self._owners.update(((meta.name(node), port), f"Service {meta.key(service)}") for port in ports)
-                found += addresses
-        if found:
-            # Families in the Service's order, each with its nodes in theirs.
-            addresses_found = tuple(dict.fromkeys(address for _, address in sorted(found, key=lambda pair: pair[0])))
-            return Outcome(addresses_found, eligible.FROM_NODES, "served at addresses of the nodes")
+    def _take(self, service: Object, chosen: list[_Seat], ports: list[Port]) -> Outcome:
+        families, key, taken = families_of(service), f"Service {meta.key(service)}", ""
+        # Families in the Service's order, each with its nodes in theirs.
+        found: list[list[str]] = [[] for _ in families]
+        for seat in chosen:
+            owner = next((text for port in ports if (text := self._owner(seat.name, port, service))), "")
+            if owner:
+                taken = taken or owner
+                continue
+            if any(seat.addresses[family.version] for family in families):
+                self._owners.update(((seat.name, port), key) for port in ports)
+            for number, family in enumerate(families):
+                found[number] += seat.addresses[family.version]
+        if any(found):
+            every = tuple(dict.fromkeys(address for part in found for address in part))
+            return Outcome(every, eligible.FROM_NODES, "served at addresses of the nodes")
         if taken:
             return Outcome((), "PortConflict", taken)
         kinds = " or ".join(family.kind for family in families)
         return Outcome((), "NoNodes", f"no available node has an {kinds} address")
 
-    def _owner(self, node: Object, port: Port, service: Object) -> str:
-        owner = self._owners.get((meta.name(node), port)) or self._busy(meta.name(node), port, service)
+    def _owner(self, node: str, port: Port, service: Object) -> str:
+        owner = self._owners.get((node, port)) or self._busy(node, port, service)
         return f"port {_said(port)} of the nodes is taken by {owner}" if owner else ""
 
 
@@ -148,9 +168,10 @@ def _said(port: Port) -> str:
     return f"{port[1]}/{port[0]}"
 
 
-def _kubelet_port(node: Object) -> int:
+def _seat(node: Object) -> _Seat:
     endpoints = (node.get("status") or {}).get("daemonEndpoints") or {}
-    return int((endpoints.get("kubeletEndpoint") or {}).get("Port") or 10250)
+    kubelet = ("TCP", int((endpoints.get("kubeletEndpoint") or {}).get("Port") or 10250))
+    return _Seat(meta.name(node), kubelet, {family.version: _addresses(node, family) for family in (IPV4, IPV6)})
 
 
 def _addresses(node: Object, family: Family) -> list[str]:
@@ -167,22 +188,27 @@ def _addresses(node: Object, family: Family) -> list[str]:
 
 
 class _Allocation:
-    """One pass over all Services: first everyone keeps what he has, then the others get theirs, the oldest first."""
+    """One pass over all Services: everyone keeps what he has; of the others, those that ask for an address come first, then the
+    oldest."""
 
     def __init__(
         self, pools: Sequence[Pool], nodes: Sequence[Object], ours: list[Object], given: Mapping[str, tuple[str, ...]]
     ) -> None:
         self._pools, self._ours, self._given = pools, ours, given
         self._text = ",".join(pool.text for pool in pools)
-        addresses = [a.get("address") or "" for node in nodes for a in (node.get("status") or {}).get("addresses") or ()]
+        own = [a.get("address") or "" for node in nodes for a in (node.get("status") or {}).get("addresses") or ()]
         # A host's own address in a pool is a mistake that must not cut the host off.
-        self._taken: dict[Address, str] = {a: "a node" for text in addresses if (a := parse_address(text)) is not None}
+        self._taken: dict[Address, str] = {a: "a node" for text in own if (a := parse_address(text)) is not None}
         self._mine: dict[str, dict[int, Address]] = {}
+        # Addresses that are taken stay so within a pass: each search goes on where the last one ended.
+        self._rest = {version: addresses(pools, version) for version in (4, 6)}
 
     def outcomes(self) -> dict[str, Outcome]:
         for service in self._ours:
             self._keep(service)
-        return {meta.key(service): self._serve(service) for service in self._ours}
+        # What is asked for is not given to somebody who takes any.
+        choosy = sorted(self._ours, key=lambda service: not any(wanted_addresses(service)))
+        return {meta.key(service): self._serve(service) for service in choosy}
 
     def _keep(self, service: Object) -> None:
         mine = self._mine[meta.key(service)] = {}
@@ -213,7 +239,7 @@ class _Allocation:
             if refusal is not None:
                 faults.append(refusal)
                 continue
-            address = address or first_free(self._pools, family.version, self._taken)
+            address = address or next((a for a in self._rest[family.version] if a not in self._taken), None)
             if address is None:
                 faults.append(("PoolExhausted", self._exhausted(family)))
                 continue
@@ -222,8 +248,8 @@ class _Allocation:
         if not mine or any(reason != "PoolExhausted" for reason, _ in faults):
             return Outcome((), *faults[0])
         # Of two families one is better than none, as when the nodes have but one.
-        addresses = tuple(str(mine[family.version]) for family in families_of(service) if family.version in mine)
-        return Outcome(addresses, eligible.FROM_POOL, "; ".join(["from the pool", *(text for _, text in faults)]))
+        found = tuple(str(mine[family.version]) for family in families_of(service) if family.version in mine)
+        return Outcome(found, eligible.FROM_POOL, "; ".join(["from the pool", *(text for _, text in faults)]))
 
     def _refusal(self, address: Address) -> tuple[str, str] | None:
         if not holds(self._pools, address):

@@ -7,7 +7,7 @@ service_lb_plan. Never does: know who has which address.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from k1s.net.family import Address, Network
@@ -103,9 +103,9 @@ def _checked(pool: Pool) -> Pool:
     return pool
 
 
-def first_free(pools: Iterable[Pool], version: int, taken: Container[Address]) -> Address | None:
-    """The lowest free address; looks at as many as are taken, however large the pool."""
-    return next((a for pool in pools if pool.version == version for a in pool if a not in taken), None)
+def addresses(pools: Iterable[Pool], version: int) -> Iterator[Address]:
+    """All of that family, one by one, the lowest of the first pool first: pools may be as large as an IPv6 network."""
+    return (address for pool in pools if pool.version == version for address in pool)
 
 
 def holds(pools: Iterable[Pool], address: Address) -> bool:

@@ -18,6 +18,9 @@ from k1s.server.controllers.deployment import plan as deployment
 from k1s.server.controllers.endpointslice import plan as endpointslice
 from k1s.server.controllers.job.plan import plan as job
 from k1s.server.controllers.ranking import deletion_order
+from k1s.server.controllers.service_lb_plan import BalancerConfig
+from k1s.server.controllers.service_lb_plan import plan as service_lb
+from k1s.server.controllers.service_lb_pool import parse_pools
 from k1s.server.controllers.statefulset.plan import plan as statefulset
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "controllers"
@@ -51,12 +54,20 @@ def run_endpointslice(given: dict[str, Any], now: float) -> Any:
     return {**out, "delete": names(out["delete"])}
 
 
+def run_service_lb(given: dict[str, Any], now: float) -> Any:
+    slices = given.get("slices", {})
+    config = BalancerConfig(pools=parse_pools(given.get("pools", [])))
+    found = service_lb(given["services"], given["nodes"], lambda s: slices.get(s["metadata"]["name"], []), config, {})
+    return {key: {**asdict(outcome), "addresses": list(outcome.addresses)} for key, outcome in found.items()}
+
+
 RUN = {
     "deployment": run_deployment,
     "job": run_job,
     "ranking": run_ranking,
     "statefulset": run_statefulset,
     "endpointslice": run_endpointslice,
+    "service-lb": run_service_lb,
 }
 
 

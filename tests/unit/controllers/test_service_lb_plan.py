@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import pytest
 
 from k1s.net.announce import eligible
 from k1s.server.controllers.service_lb_plan import BalancerConfig, Outcome, plan
-from k1s.server.controllers.service_lb_pool import PoolError, configured_pools, first_free, parse_pools
+from k1s.server.controllers.service_lb_pool import PoolError, configured_pools, parse_pools
 
 Object = dict[str, Any]
 
@@ -75,9 +74,9 @@ def test_what_cannot_be_a_pool_is_refused(texts: list[str], said: str) -> None:
 
 
 def test_a_huge_pool_costs_no_more_than_what_is_taken() -> None:
-    pools = parse_pools(["fd00::/64"])
-    taken = {ipaddress.ip_address(f"fd00::{n:x}") for n in range(1, 50)}
-    assert str(first_free(pools, 6, taken)) == "fd00::32"
+    services = [service(f"s{n:02}", families=("IPv6",)) for n in range(50)]
+    found = outcome_of(services, [], "fd00::/64")
+    assert [found[f"s{n:02}"].addresses[0] for n in (0, 49)] == ["fd00::1", "fd00::32"]
 
 
 def test_external_addresses_come_before_internal_ones() -> None:
