@@ -229,6 +229,24 @@ def test_a_nodes_new_address_is_followed(pair: Lan) -> None:
     assert a.ip("link", "show", "k1s-vxlan")[0]["linkinfo"]["info_data"]["local"] == "192.0.2.101"
 
 
+def test_another_card_and_a_vpn_do_not_move_a_node(pair: Lan) -> None:
+    a = pair.hosts[0]
+    assert a.agent is not None
+    told: list[str] = []
+    a.agent.address_handlers.append(told.append)
+    for command in (
+        "link add up1 type bridge",
+        "addr add 198.51.100.1/24 dev up1",
+        "link set up1 up",
+        "route del default",
+        "route add default via 198.51.100.2 metric 1",
+    ):
+        a.run("ip", *command.split())
+    a.run("ip", "route", "del", "10.142.2.0/24")  # once this is back, the rest has been seen too
+    eventually(lambda: "10.142.2.0" in a.run("ip", "route"), "the route is back", 2)
+    assert told == []
+
+
 def test_a_fixed_address_is_kept() -> None:
     with lan(1, node_ip="192.0.2.1") as made:
         (a,) = made.hosts

@@ -26,7 +26,7 @@ async def check(network: PodNetwork, call: Call) -> None:
 async def status(network: PodNetwork) -> None:
     """Can pods be wired now? Raises CniError if not."""
     if await network.in_thread(lambda: link.find(names.BRIDGE)) is None:
-        raise CniError(NOT_AVAILABLE, f"bridge {names.BRIDGE} is gone; restart the k1s agent")
+        raise CniError(NOT_AVAILABLE, f"bridge {names.BRIDGE} is gone for the moment")
 
 
 def _fault(call: Call, addresses: Sequence[str]) -> str:
