@@ -452,6 +452,8 @@ async def test_the_machine_moves(rig: Rig) -> None:
         ("localhost:10250", None),
         ("::ffff:127.0.0.1:22", None),
         ("10.44.0.1", None),
+        (f"{POD}:0", None),
+        (f"{POD}:65536", None),
         ("", None),
     ],
 )

@@ -69,6 +69,8 @@ class Targets:
             host = str(address)
         except ValueError:
             raise TargetRefused(f"{target} is not an address and a port") from None
+        if not 0 < port < 65536:
+            raise TargetRefused(f"{target}: there is no such port")
         agent = self._agent
         if host in _LOOPBACK or host in agent.node_ips:
             if port == agent.config.kubelet_port:
