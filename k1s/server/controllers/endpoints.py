@@ -76,6 +76,7 @@ class EndpointsController(Reconciler):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.services, self.pods, self.endpoints = self.cache(SERVICE), self.cache(POD), self.cache(ENDPOINTS)
+        services.index_selectors(self.services)
 
     def watches(self) -> Iterable[Watch]:
         return (

@@ -190,6 +190,7 @@ class EndpointSliceController(Reconciler):
         super().__init__(context)
         self.services, self.pods, self.nodes = self.cache(SERVICE), self.cache(POD), self.cache(NODE)
         self.slices = self.cache(SLICE)
+        services.index_selectors(self.services)
         self.slices.add_index(SERVICE_NAME, _service_of)
         self.expectations = Expectations(context.clock)
 

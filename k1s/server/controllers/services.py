@@ -16,6 +16,8 @@ from k1s.server.controllers import pods
 
 PUBLISH_ANNOTATION = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 HEADLESS = "service.kubernetes.io/headless"
+# Index: services by one pair of their selector. A pod's change must not cost a look at every service of its namespace.
+BY_SELECTOR = "services-by-selector"
 
 
 def has_endpoints(service: Object) -> bool:
@@ -103,10 +105,24 @@ def relevant(pod: Object | None) -> tuple[Any, ...] | None:
     return (*state, *identity)
 
 
+def index_selectors(services: Informer) -> None:
+    """Make `concerned` possible on this cache."""
+    services.add_index(BY_SELECTOR, _selector_pair)
+
+
+def _selector_pair(service: Object) -> Iterable[str]:
+    """One pair of the selector: a pod that is selected has it too."""
+    if not has_endpoints(service):
+        return ()
+    key, value = min(service["spec"]["selector"].items())
+    return (f"{meta.namespace(service)}/{key}={value}",)
+
+
 def concerned(services: Informer, old: Object | None, new: Object | None) -> Iterable[str]:
     """The keys of the services that select the pod, before or after the change."""
     if relevant(old) == relevant(new):
         return ()
     present = [pod for pod in (old, new) if pod is not None]
-    candidates = services.list(meta.namespace(present[0]))
+    pairs = {f"{meta.namespace(pod)}/{key}={value}" for pod in present for key, value in meta.labels(pod).items()}
+    candidates = [service for pair in sorted(pairs) for service in services.by_index(BY_SELECTOR, pair)]
     return [meta.key(service) for service in candidates if any(selects(service, pod) for pod in present)]
