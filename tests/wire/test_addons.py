@@ -135,6 +135,21 @@ async def test_a_file_of_the_user_replaces_what_k1s_ships(rig: Rig) -> None:
         assert rig.find("Deployment", "traefik", "kube-system", "apps/v1") is None
 
 
+async def test_another_servers_add_ons_are_left_alone(rig: Rig) -> None:
+    """A second server on the same database, or a database that was put back on another host: no files, and nothing is lost."""
+    (rig.manifests / "a.yaml").write_text(MAP.format(name="a", value="1"))
+    async with rig.running():
+        await rig.until(lambda: rig.applied("a") == "True")
+    other = replace(rig.settings, server_dir=rig.home / "other")
+    async with rig.running(other):
+        await rig.settled()
+        assert rig.data("a") == "1" and rig.addon("a")
+        other.manifests_dir.joinpath("a.yaml").write_text(MAP.format(name="a", value="2"))
+        await rig.until(lambda: rig.data("a") == "2")
+        other.manifests_dir.joinpath("a.yaml").unlink()
+        await rig.until(lambda: rig.data("a") is None)
+
+
 async def test_skip_neither_applies_nor_removes(rig: Rig) -> None:
     file, skip = rig.manifests / "a.yaml", rig.manifests / "a.yaml.skip"
     file.write_text(MAP.format(name="a", value="1"))

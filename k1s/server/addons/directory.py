@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k1s.base.clock import Clock
+from k1s.base.files import read_if_exists, write_atomic
 from k1s.base.inotify import (
     CLOSE_WRITE,
     CREATE,
@@ -77,6 +78,19 @@ def shipped(name: str, text: bytes) -> Source:
 
 def _checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def directory_id(root: Path) -> str:
+    """Tells this manifests directory from those of other servers, and of a cluster whose database was put back elsewhere.
+
+    It lies beside the directory, made at first use.
+    """
+    file = root.with_name(f"{root.name}.id")
+    known = read_if_exists(file)
+    if known is None:
+        known = os.urandom(8).hex().encode()
+        write_atomic(file, known)
+    return known.decode().strip()
 
 
 def addon_name(relative: Path) -> str:

@@ -27,7 +27,7 @@ from k1s.base.tasks import Supervisor
 from k1s.client.controller import Controller
 from k1s.client.interface import Object
 from k1s.server.addons.context import SYSTEM_NAMESPACE, AddonContext
-from k1s.server.addons.directory import ManifestDirectory, Source, shipped
+from k1s.server.addons.directory import ManifestDirectory, Source, directory_id, shipped
 from k1s.server.addons.documents import BrokenManifest, Document, Identity, parse
 from k1s.server.addons.objects import Objects, Refused, Removal
 from k1s.server.addons.records import Record, Records
@@ -50,6 +50,8 @@ class Manifests:
         self._shipped: dict[str, Source] = {}
         # Shipped add-ons that can be neither applied nor removed now.
         self._held: set[str] = set()
+        # Shipped add-ons that are to go.
+        self._unwanted: set[str] = set()
         self._skipped: set[str] = set()
         # Add-ons with objects whose kind is not served.
         self._waiting: set[str] = set()
@@ -65,6 +67,7 @@ class Manifests:
         self._held.discard(name)
         if text is None:
             self._shipped.pop(name, None)
+            self._unwanted.add(name)
         else:
             self._shipped[name] = shipped(name, text)
         self.controller.add(name)
@@ -81,6 +84,7 @@ class Manifests:
                 watch = stack.enter_context(Inotify())
             except OSError as error:
                 log.error("%s: changes will not be seen before the next start: %s", self._context.settings.manifests_dir, error)
+            self._records.directory = await asyncio.to_thread(directory_id, self._context.settings.manifests_dir)
             self._sweep(watch)
             async with Supervisor() as tasks:
                 if watch is not None:
@@ -132,7 +136,9 @@ class Manifests:
             record.kept = set(map(self._objects.scoped, record.kept))
             record.uids = {self._objects.scoped(identity): uid for identity, uid in record.uids.items()}
         if source is None:
-            if record is not None and name not in self._held:
+            # Another directory's add-on is not ours to remove: another server's, or that of the host the database came from.
+            ours = record is not None and (record.directory == self._records.directory or name in self._unwanted)
+            if record is not None and ours and name not in self._held:
                 await self._remove(name, record)
             return None
         if source.empty and record is None:

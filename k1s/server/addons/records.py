@@ -23,7 +23,10 @@ APPLIED = "Applied"
 
 @dataclass(slots=True)
 class Record:
-    """`kept`: objects that somebody else had made before; they stay when the add-on goes. `uids`: of those that were applied."""
+    """`kept`: objects that somebody else had made before; they stay when the add-on goes. `uids`: of those that were applied.
+
+    `directory`: the id of the manifests directory the file is in.
+    """
 
     source: str
     checksum: str
@@ -31,10 +34,14 @@ class Record:
     kept: set[Identity] = field(default_factory=set)
     uids: dict[Identity, str] = field(default_factory=dict)
     fault: str = ""
+    directory: str = ""
 
 
 class Records:
+    """`directory`: the id of this server's manifests directory, written into every record."""
+
     def __init__(self, context: AddonContext, resource: Resource) -> None:
+        self.directory = ""
         self._client, self._clock, self._resource = context.client, context.clock, resource
         self.informer = context.informers.informer(resource)
 
@@ -60,7 +67,7 @@ class Records:
     async def write(self, name: str, record: Record, *, done: bool = True) -> None:
         """Nothing is written if the record says this already. Not `done`: how it ends is not known yet."""
         old = self.get(name)
-        wanted = _content(record)
+        wanted = _content(record, self.directory)
         if old is None:
             obj: Object = {"metadata": {"name": name, "namespace": SYSTEM_NAMESPACE}, **wanted}
             if done:
@@ -92,9 +99,9 @@ class Records:
         meta.set_condition(conditions, new, rfc3339(self._clock.now()))
 
 
-def _content(record: Record) -> Object:
+def _content(record: Record, directory: str) -> Object:
     return {
-        "spec": {"source": record.source, "checksum": record.checksum},
+        "spec": {"source": record.source, "checksum": record.checksum, "directory": directory},
         "status": {"objects": [_entry(identity, record) for identity in record.objects]},
     }
 
@@ -124,4 +131,4 @@ def _read(addon: Object) -> Record:
             uids[identity] = entry["uid"]
     applied = meta.condition(addon, APPLIED) or {}
     fault = applied.get("message") or "" if applied.get("status") == "False" else ""
-    return Record(spec.get("source") or "", spec.get("checksum") or "", objects, kept, uids, fault)
+    return Record(spec.get("source") or "", spec.get("checksum") or "", objects, kept, uids, fault, spec.get("directory") or "")
