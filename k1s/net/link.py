@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from k1s.net.netlink import (
     CREATE,
@@ -193,9 +194,20 @@ def ensure_link(
         # Only what differs: the kernel tells everybody of every change, ourselves too.
         if wanted or not found.up:
             route.change(SET_LINK, link_message(index, up=True) + wanted)
+        if any(":" in address for address in addresses):
+            _allow_ipv6(name)
         for address in addresses:
             add_address(route, index, address)
         return index
+
+
+def _allow_ipv6(name: str) -> None:
+    """Where IPv6 is turned off for new links, as some distributions have it."""
+    setting = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+    if not setting.exists():
+        raise LinkError(f"link {name}: this kernel has no IPv6 (is ipv6.disable=1 on its command line?)")
+    if setting.read_text().strip() != "0":
+        setting.write_text("0")
 
 
 def _create_link(route: RouteSocket, name: str, info: bytes) -> None:

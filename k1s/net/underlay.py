@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from k1s.net import link, names, route
 from k1s.net.family import Network
@@ -44,13 +45,14 @@ def look(node_ip: str) -> Underlay:
     holder: Link | None = None
     for held in link.all_addresses():
         owner = by_index.get(held.index)
-        if owner is None or owner.name == "lo" or owner.name in names.LINKS:
+        if owner is None or owner.name in names.LINKS:
             continue
         address = ipaddress.ip_interface(f"{held.address}/{held.prefix}")
         if address.is_link_local or address.is_loopback:
             continue
         networks.append((address, owner.name))
-        if held.address == node_ip:
+        # Hosts that are routers have their address on lo, which says nothing of the way out.
+        if held.address == node_ip and owner.name != "lo":
             holder = owner
     family = socket.AF_INET6 if ":" in node_ip else socket.AF_INET
     return Underlay(holder or route.uplink(family), tuple(sorted(networks, key=lambda pair: (pair[1], str(pair[0])))))
@@ -66,7 +68,7 @@ def node_addresses(before: Sequence[str], versions: Sequence[int]) -> tuple[str,
     usable = [
         held.address
         for held in link.all_addresses()
-        if held.stable and by_index.get(held.index, "lo") != "lo" and by_index[held.index] not in names.LINKS
+        if held.stable and by_index.get(held.index) not in names.LINKS and not ipaddress.ip_address(held.address).is_loopback
     ]
     found = []
     for version in versions:
@@ -94,6 +96,10 @@ def _source(version: int) -> str:
         return str(probe.getsockname()[0])
 
 
+def has_ipv6() -> bool:
+    return Path("/proc/sys/net/ipv6").exists()
+
+
 def pod_mtu(underlay: Underlay, backend: str, node_ip: str) -> int:
     return underlay.mtu - plan.overhead(backend, 6 if ":" in node_ip else 4)
 
@@ -101,6 +107,13 @@ def pod_mtu(underlay: Underlay, backend: str, node_ip: str) -> int:
 def faults(underlay: Underlay, backend: str, node_ip: str, pods: Iterable[Network], services: Iterable[Network]) -> list[str]:
     """What makes this host unfit, each with what to do about it."""
     found = [*_clashes(underlay, "pods", "cluster-cidr", pods), *_clashes(underlay, "services", "service-cidr", services)]
+    if node_ip and not ipaddress.ip_address(node_ip).is_loopback:
+        held = [str(address.ip) for address, _ in underlay.networks]
+        if node_ip not in held:
+            found.append(
+                f"the node's address {node_ip} is on no link of this host (it has {', '.join(held) or 'none'}): give the host "
+                "that address, or start with another --node-ip"
+            )
     mtu = pod_mtu(underlay, backend, node_ip)
     if mtu < LEAST_POD_MTU and underlay.uplink is not None:
         spare = underlay.mtu - mtu

@@ -181,11 +181,12 @@ class Host:
         assert agent is not None
         self.call(lambda: agent.informers.stores["Node"].remove("", name, node))
 
-    def pod(self, name: str) -> str:
+    def pod(self, name: str, ports: list[dict[str, Any]] | None = None) -> str:
         """A namespace, wired by the plugin; returns its first address."""
         space = self._stack.enter_context(netlab.namespace())
         listed = json.loads((self.config.cni_conf_dir / "10-k1s.conflist").read_text())
         plugin = {"cniVersion": listed["cniVersion"], "name": listed["name"], **listed["plugins"][0]}
+        plugin |= {"runtimeConfig": {"portMappings": ports}} if ports else {}
         call = netlab.cni(self.config.cni_bin_dir / "k1s-cni", "ADD", plugin, container=name, netns=netlab.path_of(space))
         code, answer = asyncio.run(call)
         assert code == 0, answer

@@ -66,7 +66,7 @@ SERVER = r"""
 import socket, sys, threading
 kind, address, port, name = sys.argv[1:5]
 if kind == "tcp":
-    s = socket.create_server((address, int(port)), backlog=64)
+    s = socket.create_server((address, int(port)), backlog=64, family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     print("ready", flush=True)
     while True:
         c, peer = s.accept()

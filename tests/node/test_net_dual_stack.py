@@ -58,6 +58,32 @@ def test_pods_of_one_host_and_the_host_itself(pair: Lan) -> None:
     assert "fd42:0:0:1::3" not in a.inside("one", "ip", "-6", "neigh")
 
 
+def test_host_ports_by_both(pair: Lan) -> None:
+    a, b = pair.hosts
+    for host in pair.hosts:
+        host.run("ip", "addr", "add", f"2001:db8::{host.number}/64", "dev", "eth0", "nodad")
+    a.pod("one", [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}])
+    servers = netlab.Servers()
+    try:
+        servers.start(a.pods["one"][0], "four", address="10.142.1.2")
+        servers.start(a.pods["one"][0], "six", address="fd42:0:0:1::2")
+        assert netlab.ask(b.netns, "192.0.2.1", 18080) == ["four 192.0.2.2"]
+        assert netlab.ask(b.netns, "2001:db8::1", 18080) == ["six 2001:db8::2"]
+    finally:
+        servers.stop()
+
+
+def test_where_ipv6_is_turned_off_for_new_links() -> None:
+    with lan(2, start=False, **OPTIONS) as made:
+        a, b = made.hosts
+        a.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+        a.start()
+        b.start()
+        a.pod("one")
+        b.pod("two")
+        assert ping(a, "one", b.pods["two"][1][1], seconds=2)
+
+
 def test_no_pod_speaks_for_others(pair: Lan) -> None:
     a, b = pair.hosts
     a.pod("one")

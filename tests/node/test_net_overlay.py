@@ -341,6 +341,15 @@ def test_a_small_mtu_is_told_with_the_numbers() -> None:
         eventually(lambda: not fault(a), "large enough", 3)
 
 
+def test_a_node_address_that_is_nowhere_is_told() -> None:
+    with lan(1, node_ip="192.0.2.1") as made:
+        (a,) = made.hosts
+        a.run("ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+        eventually(lambda: "the node's address 192.0.2.1 is on no link of this host (it has none)" in fault(a), "told", 3)
+        a.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+        eventually(lambda: not fault(a), "ready again", 3)
+
+
 def test_a_host_inside_the_pods_range_is_told() -> None:
     with lan(1) as made:
         (a,) = made.hosts

@@ -67,6 +67,10 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
         agent.set_ready(_PART, str(error))
         await asyncio.get_running_loop().create_future()
     pod_ranges = await _pod_ranges(agent)
+    if len(pod_ranges) > 1 and not underlay.has_ipv6():
+        # IPv4 goes on meanwhile.
+        agent.set_ready("IPv6", "pods of this cluster have IPv6 addresses, and this kernel has no IPv6 (ipv6.disable=1?)")
+        pod_ranges = tuple(pods for pods in pod_ranges if pods.version == 4)
     services = ServiceWatch(agent.informers)
     async with AsyncExitStack() as stack:
         nft = Nft()

@@ -130,9 +130,15 @@ def host(address: str, mtu: int = 1500) -> Underlay:
     ],
 )
 def test_what_makes_a_host_unfit(under: Underlay, backend: str, words: tuple[str, ...]) -> None:
-    faults = underlay.faults(under, backend, "192.0.2.1", PODS, SERVICES)
+    own = str(under.networks[0][0].ip) if under.networks else "127.0.0.1"
+    faults = underlay.faults(under, backend, own, PODS, SERVICES)
     assert bool(faults) == bool(words)
     assert all(word in faults[0] for word in words)
+
+
+def test_a_node_address_of_another_host() -> None:
+    (fault,) = underlay.faults(host("192.0.2.1/24"), "vxlan", "192.0.2.9", PODS, SERVICES)
+    assert "192.0.2.9 is on no link of this host (it has 192.0.2.1)" in fault
 
 
 def test_sizes() -> None:
