@@ -28,7 +28,7 @@ from k1s.net.cni.call import Call
 from k1s.net.family import IPV4, IPV6
 from k1s.net.nft import Nft
 from k1s.net.policy.apply import PolicyRules
-from k1s.net.policy.chains import Dns
+from k1s.net.policy.chains import Setting
 from k1s.net.policy.guard import BridgeGuard, judged_above
 from k1s.net.policy.model import compile_policy, pod_of
 from k1s.net.proxy.apply import ServiceProxy
@@ -288,7 +288,7 @@ def _host(made: Rig, directory: Path, name: str, number: int, space: str) -> Ite
     made.loop.run_until_complete(network.in_thread(lambda: setup.service_link(network, SERVICES, [DNS])))
     # Refusals come as fast as probes are sent.
     sysctl.write(_NO_LIMITS)
-    rules = PolicyRules(nft, families=(IPV4, IPV6), dns=Dns((DNS,)))
+    rules = PolicyRules(nft, families=(IPV4, IPV6), setting=Setting((DNS,), 53, CLUSTER))
     place = Place(f"node-{name}")
     proxy = ServiceProxy(nft, _lookup(made), place=place, ranges=Ranges(tuple(ranges), CLUSTER, SERVICES))
     made.loop.run_until_complete(rules.load())

@@ -17,7 +17,7 @@ from k1s.agent.network.state import NodeNetwork
 from k1s.net.family import IPV4, IPV6
 from k1s.net.ipam import Attachment
 from k1s.net.policy.apply import PolicyRules
-from k1s.net.policy.chains import Dns, table_name
+from k1s.net.policy.chains import Setting, table_name
 from k1s.net.policy.guard import BridgeGuard, judged_above
 
 Object = dict[str, Any]
@@ -31,8 +31,9 @@ class PolicyPart:
         versions = {found.version for found in network.ranges.cluster_pods}
         families = tuple(family for family in (IPV4, IPV6) if family.version in versions)
         self.tables: Sequence[str] = tuple(table_name(family) for family in families)
-        dns = Dns(tuple(network.agent.config.cluster_dns.split(",")), _dns_port(own_services))
-        self._rules = PolicyRules(network.nft, families=families, dns=dns)
+        dns = tuple(network.agent.config.cluster_dns.split(","))
+        setting = Setting(dns, _dns_port(own_services), network.ranges.cluster_pods)
+        self._rules = PolicyRules(network.nft, families=families, setting=setting)
         self._watch = PolicyWatch(network.agent, self._rules)
         self._guard, self._judged = BridgeGuard(network.nft), judged_above()
         self._leaving: set[tuple[str, str]] = set()

@@ -16,7 +16,7 @@ from typing import TypeVar
 from k1s.net.family import IPV4, Family
 from k1s.net.nft import Nft, NftError
 from k1s.net.policy import chains
-from k1s.net.policy.chains import Dns
+from k1s.net.policy.chains import Setting
 from k1s.net.policy.cluster import Changes, Cluster, Element
 from k1s.net.policy.isolation import Isolation, Verdict, Wanted
 from k1s.net.policy.model import EGRESS, INGRESS, NamedPort, Peer, Pod, Rules
@@ -34,12 +34,12 @@ class PolicyRules:
     Not to be called concurrently: one at a time, whoever it is.
     """
 
-    def __init__(self, nft: Nft, *, families: Sequence[Family] = (IPV4,), dns: Dns | None = None) -> None:
-        self._nft, self._families, self._dns = nft, tuple(families), dns or Dns()
+    def __init__(self, nft: Nft, *, families: Sequence[Family] = (IPV4,), setting: Setting | None = None) -> None:
+        self._nft, self._families, self._setting = nft, tuple(families), setting or Setting()
         self.cluster, self.isolation = Cluster(), Isolation()
         self._held: Wanted | None = None
-        if self._dns.addresses:
-            server = Pod("kube-system", "k1s-dns", {"k8s-app": "kube-dns"}, self._dns.addresses, _DNS_PORTS)
+        if self._setting.dns:
+            server = Pod("kube-system", "k1s-dns", {"k8s-app": "kube-dns"}, self._setting.dns, _DNS_PORTS)
             self.cluster.set_pod(_DNS_KEY, server)
 
     @property
@@ -65,7 +65,7 @@ class PolicyRules:
             self.cluster.take()
             return
         changes = self.cluster.take()
-        text = "".join(change_text(family, held, wanted, changes, self._dns) for family in self._families)
+        text = "".join(change_text(family, held, wanted, changes, self._setting) for family in self._families)
         self._held = None
         try:
             if text:
@@ -88,10 +88,10 @@ class PolicyRules:
         everything = Changes()
         for name, elements in self.cluster.elements(family.version).items():
             everything.added[family.version].update((name, element) for element in elements)
-        return chains.frame_text(family) + change_text(family, Wanted(), wanted, everything, self._dns)
+        return chains.frame_text(family) + change_text(family, Wanted(), wanted, everything, self._setting)
 
 
-def change_text(family: Family, held: Wanted, wanted: Wanted, changes: Changes, dns: Dns) -> str:
+def change_text(family: Family, held: Wanted, wanted: Wanted, changes: Changes, setting: Setting) -> str:
     """The commands that lead from `held` to `wanted`. What is new comes first, what nobody needs any more goes last."""
     parts: list[str] = []
     if held is not wanted:
@@ -102,8 +102,8 @@ def change_text(family: Family, held: Wanted, wanted: Wanted, changes: Changes, 
     parts += _elements("add", family, changes.added[family.version])
     if held is wanted:
         return "".join(parts)
-    parts += [chains.rules_text(family, new, dns) for new in _by_name(wanted.rules - held.rules)]
-    parts += [chains.verdict_text(family, new) for new in _by_name(wanted.verdicts - held.verdicts)]
+    parts += [chains.rules_text(family, new, setting) for new in _by_name(wanted.rules - held.rules)]
+    parts += [chains.verdict_text(family, new, setting) for new in _by_name(wanted.verdicts - held.verdicts)]
     parts += _judged(family, held, wanted)
     table = chains.table_name(family)
     parts += [f"delete chain {table} {old.name}\n" for old in _by_name(held.verdicts - wanted.verdicts)]

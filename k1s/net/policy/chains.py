@@ -15,19 +15,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from k1s.net.family import Family
+from k1s.net.family import Family, Network
 from k1s.net.names import POLICY_TABLE
 from k1s.net.policy.blocks import Span
 from k1s.net.policy.isolation import Verdict
-from k1s.net.policy.model import EGRESS, INGRESS, NamedPort, Peer, Ports, Rule, Rules, digest
+from k1s.net.policy.model import EGRESS, INGRESS, KNOWN, NamedPort, Peer, Ports, Rule, Rules, digest
 
 
 @dataclass(frozen=True, slots=True)
-class Dns:
-    """The cluster's DNS, which the agent serves on the node itself: where, and on which port once the proxy has translated it."""
+class Setting:
+    """What the text has to know of the cluster: the DNS, which the agent serves on the node itself, and on which port it arrives
+    once the proxy has translated it; and the ranges of all pods.
+    """
 
-    addresses: tuple[str, ...] = ()
-    port: int = 53
+    dns: tuple[str, ...] = ()
+    dns_port: int = 53
+    cluster: tuple[Network, ...] = ()
 
 
 def table_name(family: Family) -> str:
@@ -82,19 +85,26 @@ table {table} {{
 """
 
 
-def verdict_text(family: Family, verdict: Verdict) -> str:
-    """A chain for pods. Its rules' chains must be there."""
-    chain = f"{table_name(family)} {verdict.name}"
-    jumps = "".join(f"add rule {chain} jump {rules.name}\n" for rules in verdict.rules if rules.rules)
-    return f"add chain {chain}\n{jumps}add rule {chain} goto refuse\n"
+def verdict_text(family: Family, verdict: Verdict, setting: Setting) -> str:
+    """A chain for pods. Its rules' chains must be there.
+
+    Who is told of a refusal at once does not try again. So a pod of another node that has just started, of which this node has
+    not heard yet, gets no answer: its next try, a second later, is judged by what it is.
+    """
+    chain, ip = f"{table_name(family)} {verdict.name}", family.name
+    lines = [f"jump {rules.name}" for rules in verdict.rules if rules.rules]
+    if verdict.looks_beyond_node:
+        ranges = [network for network in setting.cluster if network.version == family.version]
+        lines += [f"{ip} {side} {network} {ip} {side} != @{KNOWN.name} drop" for network in ranges for side in ("saddr", "daddr")]
+    return f"add chain {chain}\n" + "".join(f"add rule {chain} {line}\n" for line in [*lines, "goto refuse"])
 
 
-def rules_text(family: Family, rules: Rules, dns: Dns) -> str:
+def rules_text(family: Family, rules: Rules, setting: Setting) -> str:
     """The chain of one direction of a policy; none if it lets nobody through. Its sets must be there."""
     if not rules.rules:
         return ""
     chain = f"{table_name(family)} {rules.name}"
-    lines = dict.fromkeys(line for rule in rules.rules for line in _lines(family, rules.direction, rule, dns))
+    lines = dict.fromkeys(line for rule in rules.rules for line in _lines(family, rules.direction, rule, setting))
     return f"add chain {chain}\n" + "".join(f"add rule {chain} {line} accept\n".replace("  ", " ") for line in lines)
 
 
@@ -127,7 +137,7 @@ def _of_family(family: Family, spans: tuple[Span, ...]) -> list[Span]:
     return [span for span in spans if span.version == family.version]
 
 
-def _lines(family: Family, direction: str, rule: Rule, dns: Dns) -> Iterator[str]:
+def _lines(family: Family, direction: str, rule: Rule, setting: Setting) -> Iterator[str]:
     """One match a combination of peer and ports. A family that no peer of the rule has gets none."""
     for peer in _peers(family, "saddr" if direction == INGRESS else "daddr", rule):
         if not rule.ports:
@@ -135,9 +145,9 @@ def _lines(family: Family, direction: str, rule: Rule, dns: Dns) -> Iterator[str
         for ports in rule.ports:
             for port in _port_matches(family, ports):
                 yield f"{peer} {port}".strip()
-            if direction == EGRESS and dns.port != 53 and ports.protocol != "sctp" and _asks_dns(ports):
-                for address in filter(family.owns, dns.addresses):
-                    yield f"{family.name} daddr {address} {peer} {ports.protocol} dport {dns.port}"
+            if direction == EGRESS and setting.dns_port != 53 and ports.protocol != "sctp" and _asks_dns(ports):
+                for address in filter(family.owns, setting.dns):
+                    yield f"{family.name} daddr {address} {peer} {ports.protocol} dport {setting.dns_port}"
 
 
 def _asks_dns(ports: Ports) -> bool:

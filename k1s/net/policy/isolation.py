@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from k1s.net.policy.blocks import Span
-from k1s.net.policy.model import EGRESS, INGRESS, NamedPort, Peer, Policy, Rules, digest
+from k1s.net.policy.model import EGRESS, INGRESS, KNOWN, NamedPort, Peer, Policy, Rules, digest
 
 _Labels = Mapping[str, str]
 
@@ -26,6 +26,10 @@ class Verdict:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", "pods-" + digest(" ".join(rules.name for rules in self.rules)))
+
+    @property
+    def looks_beyond_node(self) -> bool:
+        return any(rules.looks_beyond_node for rules in self.rules)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -48,8 +52,8 @@ class Wanted:
 
     @property
     def looks_beyond_node(self) -> bool:
-        """Is a pod of this node judged by who others are? Numbers behind names of its own ports it knows without them."""
-        return bool(self.peers) or any(rules.direction == EGRESS and any(rules.named_ports()) for rules in self.rules)
+        """Is a pod of this node judged by who others are?"""
+        return KNOWN in self.peers
 
 
 # A namespace and labels: what pods must have in common to be judged alike.
@@ -92,7 +96,7 @@ class Isolation:
             self._local[key] = local
 
     def looks_beyond_node(self) -> bool:
-        return any(policy.looks_beyond_node() for policy in self.policies.values())
+        return any(policy.looks_beyond_node for policy in self.policies.values())
 
     def wanted(self) -> Wanted:
         """The same object as long as nothing changed."""
@@ -117,7 +121,7 @@ class Isolation:
             return wanted
         for rules in {rules for verdict in wanted.verdicts for rules in verdict.rules}:
             wanted.rules.add(rules)
-            wanted.peers.update(rules.peers())
+            wanted.peers.update([*rules.peers(), KNOWN] if rules.looks_beyond_node else ())
             wanted.ports.update(rules.named_ports())
             wanted.blocks.update(rule.blocks for rule in rules.rules if rule.blocks)
         return wanted

@@ -56,6 +56,10 @@ class Peer:
         return hash(self.name)
 
 
+# Every pod that this node knows of. An address of the cluster that is not among them is a pod that has just started.
+KNOWN = Peer("", EVERYTHING, EVERYTHING)
+
+
 @dataclass(frozen=True, slots=True)
 class NamedPort:
     """All pods' ports of one name and protocol: a set of address and number."""
@@ -106,6 +110,11 @@ class Rules:
     def __hash__(self) -> int:
         return hash(self.name)
 
+    @property
+    def looks_beyond_node(self) -> bool:
+        """Does it judge by who others are? Numbers behind names of its own pods' ports a node knows without them."""
+        return any(True for _ in self.peers()) or (self.direction == EGRESS and any(True for _ in self.named_ports()))
+
     def peers(self) -> Iterable[Peer]:
         return (peer for rule in self.rules for peer in rule.peers)
 
@@ -125,11 +134,9 @@ class Policy:
     def direction(self, direction: str) -> Rules | None:
         return self.ingress if direction == INGRESS else self.egress
 
+    @property
     def looks_beyond_node(self) -> bool:
-        """Does it ask for pods by selector or name of a port? Then the node must know all pods."""
-        if self.egress is not None and any(True for _ in self.egress.named_ports()):
-            return True
-        return any(True for rules in (self.ingress, self.egress) if rules is not None for _ in rules.peers())
+        return any(rules is not None and rules.looks_beyond_node for rules in (self.ingress, self.egress))
 
 
 def compile_policy(obj: Object) -> Policy:

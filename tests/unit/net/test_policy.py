@@ -18,11 +18,12 @@ from k1s.net.nft import NftError
 from k1s.net.policy import chains
 from k1s.net.policy.apply import PolicyRules
 from k1s.net.policy.blocks import spans
-from k1s.net.policy.chains import Dns
+from k1s.net.policy.chains import Setting
 from k1s.net.policy.cluster import Cluster
 from k1s.net.policy.isolation import Isolation
 from k1s.net.policy.model import NamedPort, Peer, Pod, Policy, addresses_of, compile_policy, on_pod_network, pod_of
 
+SETTING = Setting(("10.43.0.10", "fd43::a"), 5353, (ipaddress.ip_network("10.42.0.0/16"), ipaddress.ip_network("fd42::/48")))
 GOLDEN = Path(__file__).parents[2] / "golden" / "net" / "policy"
 
 
@@ -94,12 +95,12 @@ def test_peers() -> None:
 
 
 def test_who_needs_to_know_other_nodes() -> None:
-    assert not policy({"policyTypes": ["Ingress", "Egress"]}).looks_beyond_node()
+    assert not policy({"policyTypes": ["Ingress", "Egress"]}).looks_beyond_node
     assert not policy(
         {"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": "web"}]}]}
-    ).looks_beyond_node()
-    assert policy({"egress": [{"ports": [{"port": "web"}]}]}).looks_beyond_node()
-    assert policy({"ingress": [{"from": [{"podSelector": {}}]}]}).looks_beyond_node()
+    ).looks_beyond_node
+    assert policy({"egress": [{"ports": [{"port": "web"}]}]}).looks_beyond_node
+    assert policy({"ingress": [{"from": [{"podSelector": {}}]}]}).looks_beyond_node
 
 
 def test_pods_of_the_api() -> None:
@@ -283,7 +284,7 @@ def load_world(rules: PolicyRules, world: dict[str, Any]) -> None:
 
 async def test_golden() -> None:
     paper = Paper()
-    rules = PolicyRules(paper, families=(IPV4, IPV6), dns=Dns(("10.43.0.10", "fd43::a"), 5353))  # type: ignore[arg-type]
+    rules = PolicyRules(paper, families=(IPV4, IPV6), setting=SETTING)  # type: ignore[arg-type]
     world = yaml.safe_load((GOLDEN / "shop.input.yaml").read_text())
     load_world(rules, world)
     await rules.load()
