@@ -109,6 +109,14 @@ volumes: [{name: certs, mountPath: /certs, type: secret}]
     assert {"name": "extra-0", "mountPath": "/certs", "readOnly": True} in traefik["volumeMounts"]
 
 
+def test_another_image() -> None:
+    assert container(made()[0])["imagePullPolicy"] == "Never"
+    other = container(made("{image: {registry: r.example.com, repository: traefik, tag: v3.5}}")[0])
+    assert (other["image"], other["imagePullPolicy"]) == ("r.example.com/traefik:v3.5", "IfNotPresent")
+    tagged = container(made('{image: {tag: "3.8", pullPolicy: Always}}')[0])
+    assert (tagged["image"], tagged["imagePullPolicy"]) == ("k1s.io/traefik:3.8", "Always")
+
+
 def test_a_daemon_set_without_a_service() -> None:
     objects, unused = made("{deployment: {kind: DaemonSet}, service: {enabled: false}, hostNetwork: true}")
     assert unused == [] and "Service" not in objects and "Deployment" not in objects

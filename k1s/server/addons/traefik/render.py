@@ -64,6 +64,9 @@ def _deployment(workload: Object, values: Values, image: str) -> None:
     spec, template = workload["spec"], workload["spec"]["template"]
     pod, container = template["spec"], template["spec"]["containers"][0]
     container["image"] = _image(values, image)
+    if container["image"] != image:
+        # Ours is in no registry: its name must not be asked for there.
+        container["imagePullPolicy"] = str(values.get("image.pullPolicy", "IfNotPresent"))
     container["args"] = list(_arguments(values))
     container["ports"] = container_ports(values)
     _set(spec, "replicas", values.get("deployment.replicas"))
