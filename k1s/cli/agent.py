@@ -6,6 +6,7 @@ Never does: start parts (agent/app).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from k1s.base import log
 from k1s.base.config import load
 from k1s.base.pid_file import running as pid_file_running
 from k1s.base.pid_file import write as write_pid_file
-from k1s.cli import check_config
+from k1s.cli import check_config, ranges
 from k1s.cli.errors import EXIT_FAULT, UserError
 from k1s.cli.runner import run_until_signal
 from k1s.cli.steps import Steps
@@ -28,6 +29,7 @@ def run(words: Sequence[str]) -> int:
         AgentConfig, words[1:], program="k1s agent", description="Run a node of a k1s cluster.", config_file=CONFIG_FILE
     )
     log.configure(debug=config.debug)
+    config = dataclasses.replace(config, node_ip=ranges.node_addresses(config.node_ip))
     if not config.fake_runtime:
         for finding in check_config.missing_for_agent():
             raise UserError(f"{finding.name}: {finding.remedy}")

@@ -1,6 +1,6 @@
-"""The cluster's ranges and network backend, judged before anything is started.
+"""The cluster's ranges, network backend and the node's addresses, judged before anything is started.
 
-Owns: what may be said by --cluster-cidr, --service-cidr and --network-backend. Called by: cli/server.
+Owns: what may be said by --cluster-cidr, --service-cidr, --network-backend and --node-ip. Called by: cli/server, cli/agent.
 Never does: look at the host. Whether its network clashes with a range is for each node to find out (net.underlay).
 """
 
@@ -37,6 +37,19 @@ def check(cluster_cidr: str, service_cidr: str, backend: str) -> None:
         raise ConfigError("--network-backend wireguard is not there yet: use vxlan, host-gw or none")
     if backend not in _BACKENDS:
         raise ConfigError(f"--network-backend {backend} is not one of {', '.join(_BACKENDS)}")
+
+
+def node_addresses(text: str) -> str:
+    """--node-ip, without what spaces a person put there: one address, or one of each family. Raises ConfigError."""
+    try:
+        found = [ipaddress.ip_address(part.strip()) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise ConfigError(f"--node-ip: {error}") from error
+    if len({address.version for address in found}) != len(found):
+        raise ConfigError(f"--node-ip {text}: one address of each family is possible (IPv4,IPv6)")
+    if any(address.is_unspecified or address.is_multicast for address in found):
+        raise ConfigError(f"--node-ip {text} is not an address that a host can have")
+    return ",".join(map(str, found))
 
 
 def parse(flag: str, text: str) -> tuple[Range, ...]:

@@ -37,7 +37,8 @@ def run(words: Sequence[str]) -> int:
         config_file=CONFIG_FILE,
     )
     log.configure(debug=server.debug)
-    advertised = server.advertise_address or agent.node_ip.partition(",")[0].strip()
+    agent = dataclasses.replace(agent, node_ip=ranges.node_addresses(agent.node_ip))
+    advertised = server.advertise_address or agent.node_ip.partition(",")[0]
     server = dataclasses.replace(server, cluster_dns=cluster_dns(server), advertise_address=advertised)
     _check(server)
     if not server.disable_agent:

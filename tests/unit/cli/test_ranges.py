@@ -21,6 +21,19 @@ def test_good_ranges(pods: str, services: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "found"), [("", ""), ("192.0.2.1", "192.0.2.1"), (" 192.0.2.1, 2001:DB8::1", "192.0.2.1,2001:db8::1")]
+)
+def test_node_addresses(text: str, found: str) -> None:
+    assert ranges.node_addresses(text) == found
+
+
+@pytest.mark.parametrize("text", ["node-1", "192.0.2.1,192.0.2.2", "0.0.0.0", "192.0.2.1,", "192.0.2.0/24"])
+def test_what_is_no_node_address(text: str) -> None:
+    with pytest.raises(ConfigError, match="--node-ip"):
+        ranges.node_addresses(text)
+
+
+@pytest.mark.parametrize(
     ("pods", "services", "backend", "words"),
     [
         ("10.42.0.0/16", "10.42.7.0/24", "vxlan", "10.42.0.0/16 and --service-cidr 10.42.7.0/24 overlap"),
