@@ -166,6 +166,29 @@ async def test_a_host_without_helm_says_so(helm: HelmRig, monkeypatch: pytest.Mo
         await helm.rig.until(lambda: helm.rig.events("HelmMissing"))
 
 
+async def test_a_chart_that_never_ran_goes_without_helm(helm: HelmRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.rename(helm.bin / "helm", helm.bin / "not-helm")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    async with helm.rig.running():
+        await helm.create(chart="web")
+        await helm.rig.until(lambda: helm.reason() == "HelmMissing")
+        await helm.delete()
+        await helm.rig.until(lambda: helm.chart() is None)
+
+
+async def test_a_release_does_not_stay_where_its_chart_left(helm: HelmRig) -> None:
+    async with helm.rig.running():
+        await helm.create(chart="web", targetNamespace="old")
+        await helm.rig.until(lambda: helm.reason() == "Deployed")
+        await helm.change({"targetNamespace": "new"})
+        await helm.rig.until(lambda: "deployed in new" in helm.message())
+        assert helm.calls() == ["status", "upgrade", "uninstall", "status", "upgrade"]
+        assert "--namespace=old" in helm.noted("calls").splitlines()[-3]
+        await helm.delete()
+        await helm.rig.until(lambda: helm.chart() is None)
+        assert "--namespace=new" in helm.noted("calls").splitlines()[-1]
+
+
 async def test_what_others_manage_is_left_alone(helm: HelmRig) -> None:
     async with helm.rig.running():
         resource = await helm.rig.until(lambda: helm.rig.server.catalog.by_kind("helm.cattle.io", "v1", "HelmChart"))

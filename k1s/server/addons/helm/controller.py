@@ -98,6 +98,7 @@ class HelmCharts:
             return left
         try:
             async with self._helm.run(wanted) as run:
+                await self._settle(run, chart, wanted)
                 await self._install(run, wanted)
         except (HelmFailed, ProgramMissing, OSError) as error:
             return await self._failed(key, chart, wanted, digest, error)
@@ -105,6 +106,16 @@ class HelmCharts:
         self._held.pop(key, None)
         await self._tell(chart, digest, "Deployed", f"release {wanted.release} is deployed in {wanted.namespace}", good=True)
         return None
+
+    async def _settle(self, run: Run, chart: Object, wanted: Plan) -> None:
+        """A release does not move: where it was it is uninstalled. The place is noted before helm makes anything there."""
+        place = (chart.get("status") or {}).get("releaseNamespace") or ""
+        if place == wanted.namespace:
+            return
+        if place:
+            await run.uninstall(place)
+        patch = {"status": {"releaseNamespace": wanted.namespace}}
+        await self._context.client.patch(self._resource, meta.name(chart), meta.namespace(chart), patch, subresource="status")
 
     async def _install(self, run: Run, wanted: Plan) -> None:
         """Helm refuses to touch a release that something left half done: what that was decides."""
@@ -130,14 +141,16 @@ class HelmCharts:
     async def _uninstall(self, key: str, chart: Object) -> float | None:
         if FINALIZER not in meta.finalizers(chart):
             return None
-        spec = chart.get("spec") or {}
-        release = Plan(meta.name(chart), spec.get("targetNamespace") or meta.namespace(chart), "", [])
+        place = (chart.get("status") or {}).get("releaseNamespace") or ""
+        release = Plan(meta.name(chart), place, "", [])
         held, due = self._held.get(key, ("", 0.0))
         if held == "uninstall" and (left := due - self._context.clock.monotonic()) > 0:
             return left
         try:
-            async with self._helm.run(release) as run:
-                await run.uninstall()
+            if place:  # else helm has never run for it
+                async with self._helm.run(release) as run:
+                    await run.uninstall()
+                log.info("helm chart %s: release uninstalled from %s", key, place)
         except (HelmFailed, ProgramMissing, OSError) as error:
             missing = isinstance(error, ProgramMissing)
             text = "helm is not on this server's host, so the release cannot be uninstalled" if missing else str(error)
@@ -145,7 +158,6 @@ class HelmCharts:
             delay = self._backoff.next(key)
             self._held[key] = ("uninstall", self._context.clock.monotonic() + delay)
             return delay
-        log.info("helm chart %s: release uninstalled from %s", key, release.namespace)
         rest = [f for f in meta.finalizers(chart) if f != FINALIZER]
         patch = {"metadata": {"finalizers": rest, "uid": meta.uid(chart)}}
         await self._context.client.patch(self._resource, meta.name(chart), meta.namespace(chart), patch)
@@ -181,6 +193,7 @@ class HelmCharts:
         """Conditions, and an event and a line in the log when they say something new."""
         now = rfc3339(self._context.clock.now())
         status = clone(chart.get("status") or {})
+        status.pop("releaseNamespace", None)  # may be newer than this copy; a patch leaves it
         conditions = status.setdefault("conditions", [])
         deployed = {"type": DEPLOYED, "status": "True" if good else "False", "reason": reason, "message": text}
         failed = {"type": FAILED, "status": "False" if good else "True", "reason": reason, "message": "" if good else text}

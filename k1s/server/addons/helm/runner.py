@@ -66,9 +66,12 @@ class Run:
     async def rollback(self) -> None:
         await self._helm("rollback", self._timeout(), "--", self._plan.release)
 
-    async def uninstall(self) -> None:
+    async def uninstall(self, namespace: str = "") -> None:
+        """`namespace`: where the release is, if it is not where the plan wants it."""
         wait = "--wait=watcher" if self._version >= 4 else "--wait"
-        await self._helm("uninstall", "--ignore-not-found", wait, self._timeout(), "--", self._plan.release)
+        # The last one counts.
+        place = [f"--namespace={namespace}"] if namespace else []
+        await self._helm("uninstall", "--ignore-not-found", wait, self._timeout(), *place, "--", self._plan.release)
 
     async def major(self) -> int:
         """helm's own version."""
