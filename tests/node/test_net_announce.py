@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import netlab
 
 from k1s.net import netns
+from k1s.net.announce import packet
 from k1s.net.announce.election import rank
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -265,6 +266,19 @@ def test_a_card_that_goes_and_comes_back() -> None:
         until(lambda: lan.holders(VIP) == [first])
         until(lambda: lan.known(VIP) in ("", first))
         assert lan.reach(VIP) == first
+
+
+def test_a_port_that_another_program_has_is_waited_for() -> None:
+    with lan_of("a", "b") as lan:
+        with netns.entered(netlab.path_of(lan.nodes["a"])):
+            other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with other:
+            other.bind(("0.0.0.0", packet.PORT))
+            lan.start("a", VIP)
+            lan.start("b", VIP)
+            until(lambda: lan.holders(VIP) == ["b"])
+        lan.offer("b")
+        until(lambda: lan.holders(VIP) == ["a"], 20)
 
 
 def test_with_arp_ignore_the_uplink_has_the_address() -> None:

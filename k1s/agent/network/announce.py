@@ -82,7 +82,8 @@ class AnnouncePart:
         """There are no rules; addresses that somebody takes away come back by themselves."""
 
     async def close(self) -> None:
-        self._agent.readiness_handlers.remove(self._stale.set)
+        handlers = self._agent.readiness_handlers
+        handlers[:] = [handler for handler in handlers if handler != self._stale.set]
 
     async def _wait(self) -> None:
         await self._stale.wait()

@@ -27,6 +27,7 @@ from k1s.net.announce.uplinks import LinkWatch, Uplink
 _REPEATS = (0.0, 0.3, 1.0, 3.0)
 _HOLD_SECONDS, _RENEW_SECONDS = 6, 2.0
 # An address that the kernel refused is offered again after this long; until then another node may have it.
+# So is a link on which heartbeats could not be had (another program has the port).
 _REFUSED_SECONDS = 10.0
 _SILENCE_SECONDS = 10.0
 _log = logging.getLogger("k1s.net.announce")
@@ -74,6 +75,7 @@ class Announcer:
         self._lans: dict[Place, _Lan] = {}
         self._look = True
         self._homeless: frozenset[str] = frozenset()
+        # Address or link -> when to try it again.
         self._refused: dict[str, float] = {}
         self._wake = asyncio.Event()
 
@@ -188,8 +190,8 @@ class Announcer:
         try:
             channel = Channel(uplink.name, uplink.index, version, received)
         except OSError as error:
-            # The link is going or coming: its next notification brings us here again.
-            _log.warning("no heartbeats on %s: %s", uplink.name, error)
+            _log.warning("no heartbeats on %s (UDP port %d): %s", uplink.name, packet.PORT, error)
+            self._refused[f"link {uplink.name}"] = now + _REFUSED_SECONDS
             return None
         return _Lan(uplink, version, channel, election, beat_due=0.0, sent=now, renew_due=0.0, silence_due=now + _SILENCE_SECONDS)
 
@@ -214,9 +216,9 @@ class Announcer:
         for lan in list(self._lans.values()):
             waits += await self._serve(lan)
         now = self._clock.monotonic()
-        for address, until in list(self._refused.items()):
+        for what, until in list(self._refused.items()):
             if now >= until:
-                del self._refused[address]
+                del self._refused[what]
                 self._look = True
             waits.append(max(until - now, 0.0))
         return min(waits, default=None)
@@ -224,6 +226,8 @@ class Announcer:
     async def _serve(self, lan: _Lan) -> list[float]:
         """The seconds until this link wants to be looked at again."""
         now, election = self._clock.monotonic(), lan.election
+        if not lan.involved:
+            lan.sent = now  # there was nothing to say
         election.mute = now - lan.sent > DEAD_SECONDS and not self._solo
         decision = election.decide(now)
         for address in sorted(decision.release):
