@@ -24,9 +24,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import netlab
 
-from k1s.net import names
+from k1s.net import names, sysctl
 from k1s.net.family import IPV4, IPV6
 from k1s.net.nft import Nft
+from k1s.net.proxy import limits
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place
 from k1s.net.proxy.table import Ranges
@@ -373,3 +374,13 @@ async def test_sctp_by_the_packets_it_begins_with(world: World) -> None:
         netlab.run(*inside, address, str(port), str(5000 + number))
         said, _ = listener.communicate(timeout=15)
         assert said.split() == [client, str(5000 + number), "8080"]
+
+
+def test_limits_of_the_connection_tracker(node: tuple[ExitStack, str], tmp_path: Path) -> None:
+    closing = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait")
+    before = closing.read_text()
+    limits.apply(tmp_path / "sysctl.json")
+    limits.apply(tmp_path / "sysctl.json")
+    assert closing.read_text().strip() == "3600"
+    sysctl.restore(tmp_path / "sysctl.json")
+    assert closing.read_text() == before

@@ -14,9 +14,11 @@ from k1s.agent.network.state import NodeNetwork
 from k1s.api.catalog import builtin
 from k1s.net.family import family_of
 from k1s.net.names import PROXY_TABLE
+from k1s.net.proxy import limits
 from k1s.net.proxy.apply import ServiceProxy
 from k1s.net.proxy.endpoints import Place
 from k1s.net.proxy.health import HealthPorts
+from k1s.net.setup import sysctl_memory
 
 Object = dict[str, Any]
 _ZONE = "topology.kubernetes.io/zone"
@@ -47,6 +49,8 @@ class ServicePart:
     async def start(self) -> None:
         await self._proxy.load(self._watch.keys())
         await self._health.update(self._watch.keys())
+        memory = sysctl_memory(self._network.agent.config.agent_dir / "network")
+        await self._network.pods.in_thread(lambda: limits.apply(memory))
         self._node.add_handler(lambda _, __: self._moved.set())
 
     async def follow(self) -> None:
