@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -216,6 +217,8 @@ class Rig:
             for number, wrong, _ in self.speakers[source].hear():
                 said[number] = wrong
         if any(probe[0] == "sctp" for _, probe, _ in probes):
+            # Nobody answers these: the second try gives them some time.
+            time.sleep(0.2 if seconds > _SECONDS else 0)
             for speaker in self.speakers.values():
                 speaker.tell(collect=1)
                 said.update((number, "") for number in speaker.hear() if number in numbered)

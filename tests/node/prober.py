@@ -48,8 +48,9 @@ class Prober:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             server.bind(("::", port))
             self._watch(server, self._echo)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            self._watch(socket.socket(family, socket.SOCK_RAW, _SCTP), self._sctp)
+        self.raw = [socket.socket(family, socket.SOCK_RAW, _SCTP) for family in (socket.AF_INET, socket.AF_INET6)]
+        for raw in self.raw:
+            self._watch(raw, self._sctp)
         self.out = {f: socket.socket(f, socket.SOCK_RAW, _SCTP) for f in (socket.AF_INET, socket.AF_INET6)}
 
     def _watch(self, sock: socket.socket, act: Any) -> None:
@@ -73,13 +74,14 @@ class Prober:
             return
 
     def _sctp(self, raw: socket.socket) -> None:
-        try:
-            data = raw.recv(2000)
-        except OSError:
-            return
-        start = (data[0] & 15) * 4 if raw.family == socket.AF_INET else 0
-        if data[start + 12 : start + 13] == b"\1":
-            self.tokens.append(struct.unpack_from(">I", data, start + 16)[0])
+        while True:
+            try:
+                data = raw.recv(2000)
+            except OSError:
+                return
+            start = (data[0] & 15) * 4 if raw.family == socket.AF_INET else 0
+            if data[start + 12 : start + 13] == b"\1":
+                self.tokens.append(struct.unpack_from(">I", data, start + 16)[0])
 
     def _begin(self, number: int, protocol: str, address: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -142,6 +144,8 @@ class Prober:
             sys.exit(0)
         asked = json.loads(line)
         if "collect" in asked:
+            for raw in self.raw:
+                self._sctp(raw)
             answer: list[Any] = self.tokens
             self.tokens = []
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -18,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import netlab
-from test_net_agent import config, eventually, make_agent, node_object, piece, running, scenario, service, wire
+from test_net_agent import config, eventually, make_agent, node_object, piece, resolve, running, scenario, service, wire
 
 from k1s.agent.config import AgentConfig
 from k1s.agent.network import policy_watch
@@ -316,6 +317,42 @@ def test_labels_restart_flush_and_address_that_is_used_again(config: AgentConfig
                     assert address not in listing
             finally:
                 servers.stop()
+
+    scenario(work, config)
+
+
+def test_dns_where_somebody_has_port_53(config: AgentConfig) -> None:
+    """The proxy leads to another port then; a policy that lets port 53 of kube-dns through means this one too."""
+
+    async def work(peer: str) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("0.0.0.0", 53)):
+            udp.bind(("0.0.0.0", 53))
+            agent = an_agent(config)
+            agent.informers.put("Pod", pod("pod-c1"))
+            agent.informers.put("Service", service("web", "10.143.0.7"))
+            agent.informers.put("NetworkPolicy", policy("deny", policyTypes=["Egress"]))
+            labels = {"kubernetes.io/metadata.name": "kube-system"}
+            agent.client.say(
+                "Namespace", "ADDED", {"metadata": {"name": "kube-system", "labels": labels, "resourceVersion": "1"}}
+            )
+            for kind in ("Namespace", "Pod"):
+                agent.client.say(kind, "BOOKMARK", END)
+            kube_dns = {"namespaceSelector": {"matchLabels": labels}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+            ports = [{"protocol": "UDP", "port": 53}]
+            with netlab.namespace() as one:
+                async with running(agent):
+                    await wire(config, "c1", one)
+
+                    def answered(tcp: bool = False) -> bool:
+                        try:
+                            return resolve(one, "web.shop.svc.cluster.local", tcp=tcp) == ["0", "10.143.0.7"]
+                        except AssertionError:
+                            return False
+
+                    assert not await asyncio.to_thread(answered)
+                    agent.informers.put("NetworkPolicy", policy("dns", egress=[{"to": [kube_dns], "ports": ports}]))
+                    await eventually(answered, "DNS is let through")
+                    assert not await asyncio.to_thread(answered, True)
 
     scenario(work, config)
 
