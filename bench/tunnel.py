@@ -25,7 +25,8 @@ from k1s.agent.tunnel.wire import open_wire
 from k1s.base import http_server, pki
 from k1s.base.http import Request, Response, Stream
 from k1s.base.mux import Mux, pump
-from k1s.base.relay import Streams, streams_over
+from k1s.base.relay import streams_over
+from k1s.base.sockets import Streams
 from k1s.client.transport import client_tls
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.dial import direct

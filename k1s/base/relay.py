@@ -10,11 +10,12 @@ the second end, or a fault, ends both.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from typing import Any, cast
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from k1s.base.sockets import Streams, let_go
 
 
 class Relay(asyncio.Protocol):
@@ -77,16 +78,25 @@ async def streams_over(
         protocol = asyncio.StreamReaderProtocol(reader)
         transport.start(protocol)
         return reader, asyncio.StreamWriter(cast(asyncio.WriteTransport, transport), protocol, reader, asyncio.get_running_loop())
-    loop = asyncio.get_running_loop()
+    opening = asyncio.create_task(_over_tls(transport, tls, server_name, limit), name="tls over a stream")
+    try:
+        # Shielded as in sockets.streams_of.
+        return await asyncio.shield(opening)
+    except BaseException:
+        # This ends the handshake, too.
+        transport.abort()
+        opening.add_done_callback(let_go)
+        raise
+
+
+async def _over_tls(transport: Any, tls: ssl.SSLContext, server_name: str, limit: int) -> Streams:
     ours, theirs = socket.socketpair()
     # TLS knows no end of one direction, and of a pair of sockets only an end is seen when its other side is closed.
     one, two = joined(final=True)
-    try:
-        await loop.create_unix_connection(lambda: one, sock=theirs)
-        transport.start(two)
-        return await asyncio.open_unix_connection(sock=ours, ssl=tls, server_hostname=server_name, limit=limit)
-    except BaseException:
+    await asyncio.get_running_loop().create_unix_connection(lambda: one, sock=theirs)
+    if transport.is_closing():
+        one.transport.abort()
         ours.close()
-        (one.transport or theirs).close()
-        transport.abort()
-        raise
+        raise ConnectionAbortedError(errno.ECONNABORTED, "given up")
+    transport.start(two)
+    return await asyncio.open_unix_connection(sock=ours, ssl=tls, server_hostname=server_name, limit=limit)

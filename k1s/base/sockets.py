@@ -1,13 +1,36 @@
 """Socket options that several parts want.
 
-Owns: noticing a peer that vanished without a word. Called by: http_upgrade, client/transport, apiserver, agent/tunnel.
-Never does: open sockets.
+Owns: noticing a peer that vanished without a word; `streams_of`, a connected socket as reader and writer.
+Called by: http_server, client/transport, apiserver/dial, agent/tunnel, agent/serving. Never does: open sockets.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def streams_of(connected: socket.socket) -> Streams:
+    """Takes the socket over, whatever happens.
+
+    Shielded: a loop that is given a socket and cancelled in the middle closes a descriptor which the socket's object closes
+    again later, when it may be another's.
+    """
+    opening = asyncio.create_task(asyncio.open_connection(sock=connected), name="streams of a socket")
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(let_go)
+        raise
+
+
+def let_go(opening: asyncio.Task[Streams]) -> None:
+    """Whatever came of it, nobody wants it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
 
 
 def notice_dead_peer(raw: Any, seconds: int, *, stalled_is_dead: bool = True) -> None:

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,11 @@ from k1s.storage.memory import MemoryStore
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("K1S_TOOLS") or ROOT / ".tools")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that k1s runs with: it treats sockets and TLS in its own way."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def _kubectl() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -272,6 +273,29 @@ async def test_a_client_that_goes_away_leaves_no_stream_behind(rig: Rig) -> None
             writer.close()
             await until(lambda: len(mux) == 0)
         ended.set()
+
+
+async def test_no_descriptor_is_left_behind(rig: Rig) -> None:
+    """TLS through a tunnel takes a pair of sockets: whatever becomes of the request, they are closed."""
+    async with kubelet(rig) as port:
+        await rig.node("n1", port)
+        rig.agent("n1", port)
+        assert await rig.proxied("n1") == "ok"
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            assert await rig.proxied("n1") == "ok"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await rig.server.dialer.connect(Target(NOWHERE, port, "/", rig.kubelet_tls, "other", node="n1"))
+            with pytest.raises(ConnectionRefusedError):
+                await rig.server.dialer.connect(Target(POD, 1, "/", rig.kubelet_tls))
+            given_up = asyncio.create_task(rig.server.dialer.connect(Target(NOWHERE, port, "/", rig.kubelet_tls, node="n1")))
+            await asyncio.sleep(0.002)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            if not given_up.cancelled():
+                given_up.result()[1].close()
+        await until(lambda: len(rig.tunnels._tunnels["n1"].mux) == 0)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 async def test_pods_of_the_node_are_reached(rig: Rig) -> None:

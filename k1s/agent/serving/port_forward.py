@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from k1s.agent.serving.command import negotiate
 from k1s.api import errors
 from k1s.base.http import Answer, ByteStream, ConnectionClosed, RawUpgrade, Request, WebSocket, WebSocketUpgrade
+from k1s.base.sockets import streams_of
 from k1s.base.spdy import SpdyConnection, SpdyError, SpdyStream
 
 PROTOCOL = "portforward.k8s.io"
@@ -144,7 +145,7 @@ async def _splice(
     end: Callable[[], Awaitable[None]],
 ) -> None:
     """Copy both ways until both directions have ended."""
-    reader, writer = await asyncio.open_connection(sock=peer)
+    reader, writer = await streams_of(peer)
 
     async def inwards() -> None:
         while chunk := await read():

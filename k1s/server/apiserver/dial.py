@@ -26,8 +26,8 @@ from typing import Any, Protocol
 
 from k1s.api.catalog import builtin
 from k1s.base.clock import REAL_CLOCK, Clock
-from k1s.base.relay import Streams, streams_over
-from k1s.base.sockets import notice_dead_peer
+from k1s.base.relay import streams_over
+from k1s.base.sockets import Streams, notice_dead_peer
 from k1s.client.interface import InformerFactory
 from k1s.server.apiserver.forward import MAX_HEAD_BYTES, Target
 
