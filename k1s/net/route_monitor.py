@@ -57,6 +57,7 @@ class RouteMonitor:
         # A burst of pods must not cost us messages.
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         self._socket.bind((0, 0))
+        self._attach_filter(0)
         self.refresh()
         for group in _GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
@@ -69,10 +70,14 @@ class RouteMonitor:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
-    def refresh(self) -> None:
-        """Links of ours have (perhaps) been made anew: know their numbers."""
-        self._own = {index for name in names.LINKS if (index := index_of(name)) is not None}
+    def refresh(self) -> bool:
+        """Links of ours have (perhaps) been made anew: know their numbers. Whether they are others than before, so that
+        something may have been missed."""
+        before, self._own = self._own, {index for name in names.LINKS if (index := index_of(name)) is not None}
+        if before == self._own:
+            return False
         self._attach_filter(index_of(names.VXLAN) or 0)
+        return True
 
     def follow_uplink(self, index: int) -> None:
         """Changes of this link's size are told too, and that it goes and comes: routes through it go without a word."""

@@ -106,6 +106,14 @@ def test_entries_come_and_go() -> None:
     assert link.find("k1s-vxlan") is None
 
 
+def test_one_that_is_refused_does_not_stop_the_others() -> None:
+    # A gateway that is an address of this very host.
+    bad = Route("10.42.7.0/24", "k1s-vxlan", "192.0.2.9", onlink=True)
+    with pytest.raises(link.LinkError, match=r"route to 10\.42\.7\.0/24"):
+        apply.apply(replace(WANTED, routes=WANTED.routes | {bad}), DEVICE)
+    assert apply.observe() == WANTED
+
+
 def test_a_tunnel_between_ipv6_addresses() -> None:
     device = replace(DEVICE, local="2001:db8::1", mtu=1430)
     wanted = replace(WANTED, forwards=frozenset({Forward(MAC, "2001:db8::2")}))

@@ -99,6 +99,8 @@ class OverlayPart:
                 done += await self._rewire(attachment)
         except (LinkError, NetnsError, OSError) as error:
             faults, done = [str(error)], []
+        if self._monitor.refresh():
+            self._monitor.poke()
         if done and not first:
             _log.warning("put back what somebody else removed or changed: %s", ", ".join(done))
         self._failures = self._failures + 1 if faults else 0
@@ -124,9 +126,8 @@ class OverlayPart:
         done, lost = repair.restore_links(pods, self._service_link(), memory, bridge=ours)
         try:
             done += self._reach_peers(host)
-        except vxlan.PortTaken as error:
+        except LinkError as error:
             faults.append(str(error))
-        self._monitor.refresh()
         return faults, done, lost
 
     def _service_link(self) -> ServiceLink:

@@ -6,10 +6,17 @@ Never does: decide (overlay.plan). Whatever may be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
 from k1s.net import link, names, route
 from k1s.net.link import LinkError, opened
+from k1s.net.netlink import NetlinkError, RouteSocket
 from k1s.net.overlay import vxlan
 from k1s.net.overlay.plan import Changes, Wanted, difference
+
+T = TypeVar("T")
 
 
 def observe() -> Wanted:
@@ -23,30 +30,49 @@ def observe() -> Wanted:
 
 def apply(wanted: Wanted, device: vxlan.Device | None) -> tuple[bool, Changes]:
     """Make the device (or remove the one of another time), then its entries, then routes; returns whether the device was
-    touched, and what else was changed."""
+    touched, and what else was changed. Raises LinkError with all that the kernel refused, once the rest is done."""
     touched = link.delete(names.VXLAN) if device is None else vxlan.ensure(device)
     changes = difference(wanted, observe())
-    if not changes:
-        return touched, changes
-    for unwanted in changes.remove.routes:
-        route.remove(unwanted)
-    if device is not None:
-        _entries(changes)
-    for missing in changes.add.routes:
-        route.ensure(missing)
+    faults = _remove(changes.remove) + _add(changes.add)
+    if faults:
+        raise LinkError("; ".join(faults))
     return touched, changes
 
 
-def _entries(changes: Changes) -> None:
+def _remove(unwanted: Wanted) -> list[str]:
+    faults = _each(route.remove, unwanted.routes)
+    if unwanted.forwards or unwanted.neighbours:
+        with _device() as (socket, index):
+            faults += _each(lambda entry: vxlan.remove_forward(socket, index, entry), unwanted.forwards)
+            faults += _each(lambda entry: vxlan.remove_neighbour(socket, index, entry), unwanted.neighbours)
+    return faults
+
+
+def _add(missing: Wanted) -> list[str]:
+    """Entries before routes: nothing is sent that way before it is complete."""
+    faults = []
+    if missing.forwards or missing.neighbours:
+        with _device() as (socket, index):
+            faults += _each(lambda entry: vxlan.add_forward(socket, index, entry), missing.forwards)
+            faults += _each(lambda entry: vxlan.add_neighbour(socket, index, entry), missing.neighbours)
+    return faults + _each(route.ensure, missing.routes)
+
+
+def _each(act: Callable[[T], None], items: Iterable[T]) -> list[str]:
+    """All of them: a peer that cannot be reached must not keep others from being. Returns what the kernel refused."""
+    faults = []
+    for item in items:
+        try:
+            act(item)
+        except (LinkError, NetlinkError) as error:
+            faults.append(str(error) if isinstance(error, LinkError) else f"{item}: {error}")
+    return faults
+
+
+@contextmanager
+def _device() -> Iterator[tuple[RouteSocket, int]]:
     index = link.index_of(names.VXLAN)
     if index is None:
         raise LinkError(f"link {names.VXLAN} vanished while it was set up")
     with opened(f"entries of {names.VXLAN}") as socket:
-        for forward in changes.remove.forwards:
-            vxlan.remove_forward(socket, index, forward)
-        for neighbour in changes.remove.neighbours:
-            vxlan.remove_neighbour(socket, index, neighbour)
-        for forward in changes.add.forwards:
-            vxlan.add_forward(socket, index, forward)
-        for neighbour in changes.add.neighbours:
-            vxlan.add_neighbour(socket, index, neighbour)
+        yield socket, index
