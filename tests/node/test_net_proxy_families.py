@@ -248,6 +248,24 @@ async def test_affinity_holds_is_carried_over_and_ends(world: World) -> None:
     assert len(seen) > 1, "affinity never ended"
 
 
+async def test_affinity_does_not_outlive_a_policy(world: World) -> None:
+    """A client that was with a far target under Cluster must not stay there under Local."""
+    near = world.pod("near", serve="tcp")
+    world.serve(world.outside, "far")
+    kind = {"type": "NodePort", "nodePort": 30080, "sessionAffinity": "ClientIP"}
+    world.pod("client")
+    inside, far = world.pods["client"], [(OUTSIDE, "node-b")]
+    await world.set("web", far, **kind)
+    assert callers(world.ask(world.outside, NODE, 30080)).keys() == {"far"}
+    assert callers(world.ask(inside, IP, 80)).keys() == {"far"}
+    await world.set("web", [(near, "node-a"), *far], **kind)
+    assert callers(world.ask(world.outside, NODE, 30080, 8)).keys() == {"far"}
+    local = {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"}
+    await world.set("web", [(near, "node-a"), *far], **kind, **local)
+    assert callers(world.ask(world.outside, NODE, 30080, 8)) == {"near": {OUTSIDE}}
+    assert callers(world.ask(inside, IP, 80, 8)).keys() == {"near"}
+
+
 async def test_affinity_of_udp(world: World) -> None:
     targets = [(world.pod(name, serve="udp"), "node-a") for name in ("one", "two", "three")]
     client = world.pod("client")

@@ -59,6 +59,8 @@ class _Change:
     adds: Elements = field(default_factory=dict)
     udp: dict[str, frozenset[str]] = field(default_factory=dict)
     sticky: bool = False
+    # Frontends that lead elsewhere now for some clients, so that what clients remember there is void.
+    void: set[str] = field(default_factory=set)
 
 
 class ServiceProxy:
@@ -128,8 +130,9 @@ class ServiceProxy:
             await self.load(self._known(services))
         for family, change in changes:
             await self._cut_udp(family, change)
-            if change.sticky:
-                await affinity.forget(self._nft, family, self._sticky(family))
+            if change.sticky or change.void:
+                kept = {frontend: targets for frontend, targets in self._sticky(family).items() if frontend not in change.void}
+                await affinity.forget(self._nft, family, kept)
 
     def _known(self, services: Collection[str]) -> set[str]:
         return {key for state in self._states for key in state.plans} | set(services)
@@ -221,6 +224,8 @@ def _note_flows(change: _Change, before: ServicePlan, plan: ServicePlan) -> None
     for frontend, targets in before.sticky.items():
         if targets - plan.sticky.get(frontend, frozenset()):
             change.sticky = True
+        elif before.is_local(frontend) != plan.is_local(frontend):
+            change.void.add(frontend)
 
 
 def _text(family: Family, change: _Change) -> str:

@@ -28,9 +28,12 @@ class HealthPorts:
     def __init__(self, lookup: Lookup, node: str, addresses: Sequence[str] = ("0.0.0.0",)) -> None:
         self._lookup, self._node, self._addresses = lookup, node, addresses
         self._ports: dict[str, _Port] = {}
+        # Services whose port somebody else had: tried again whenever some Service changes.
+        self._failed: set[str] = set()
 
     async def update(self, services: Iterable[str]) -> None:
-        for key in services:
+        again, self._failed = self._failed, set()
+        for key in {*services, *again}:
             service, slices = self._lookup(key)
             number = wanted_port(service)
             held = self._ports.get(key)
@@ -38,7 +41,7 @@ class HealthPorts:
                 await self._ports.pop(key).close()
                 held = None
             if number and held is None:
-                held = await self._open(key, number)
+                held = await self._open(key, number, told=key in again)
             if held is not None:
                 held.endpoints = local_endpoints(slices, self._node)
 
@@ -47,13 +50,15 @@ class HealthPorts:
             await port.close()
         self._ports.clear()
 
-    async def _open(self, key: str, number: int) -> _Port | None:
+    async def _open(self, key: str, number: int, *, told: bool) -> _Port | None:
         port = _Port(key, number)
         try:
             await port.open(self._addresses)
         except OSError as error:
             # Somebody else's listener on a port that the cluster gave away. The Service works without; upstream goes on too.
-            _log.error("health check port %d of service %s cannot be opened: %s", number, key, error.strerror)
+            if not told:
+                _log.error("health check port %d of service %s cannot be opened: %s", number, key, error.strerror)
+            self._failed.add(key)
             return None
         self._ports[key] = port
         return port

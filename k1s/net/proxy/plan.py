@@ -100,6 +100,11 @@ class ServicePlan:
     def put(self, frontend: str, name: str, key: str, value: str) -> None:
         self.frontends.setdefault(frontend, {})[(name, key)] = value
 
+    def is_local(self, frontend: str) -> bool:
+        """Outsiders are led to this node's targets only."""
+        elements = self.frontends.get(frontend, {})
+        return ("local-ips", frontend) in elements or ("local-ports", frontend) in elements
+
     def udp_targets(self) -> dict[str, frozenset[str]]:
         """Frontend -> targets of what is UDP: flows there outlive their target and must be cut when it goes."""
         found: dict[str, frozenset[str]] = {}
@@ -197,22 +202,23 @@ class _Port:
         if only_local and self.cluster and not self.local:
             self.plan.put(key, "dead-ips", key, "drop")
             return
-        self._frontend("ip", key, self.local if only_local else self.cluster)
-        self._stick("ips", f"{ip} . {number}", key)
+        targets = self.local if only_local else self.cluster
+        self._frontend("ip", key, targets)
+        self._stick("ips", f"{ip} . {number}", key, targets)
 
     def outside_ip(self, ip: str, number: int, *, only_local: bool) -> None:
         """An external or load balancer address."""
         key = f"{ip} . {self.protocol} . {number}"
         self._outside("ip", key, only_local)
         self.plan.put(key, f"outside-ips-{self.protocol}", f"{ip} . {number}", "")
-        self._stick("ips", f"{ip} . {number}", key)
+        self._stick("ips", f"{ip} . {number}", key, (*self.cluster, *self.local))
 
     def outside_port(self, number: int, *, only_local: bool) -> None:
         """A node port, on every address of the node but loopback."""
         key = f"{self.protocol} . {number}"
         self._outside("port", key, only_local)
         self.plan.put(key, f"outside-ports-{self.protocol}", str(number), "")
-        self._stick("ports", str(number), key)
+        self._stick("ports", str(number), key, (*self.cluster, *self.local))
 
     def _outside(self, over: str, key: str, only_local: bool) -> None:
         # Pods and the node itself may use every target also under externalTrafficPolicy Local: they keep their address.
@@ -243,12 +249,12 @@ class _Port:
             # The protocol is in the map's name.
             self.plan.put(key, slot_map, f"{key.replace(f'{self.protocol} . ', '')} . {number}", target)
 
-    def _stick(self, kind: str, key: str, frontend: str) -> None:
-        if self.sticky_seconds > 0 and self.cluster:
+    def _stick(self, kind: str, key: str, frontend: str, targets: tuple[str, ...]) -> None:
+        if self.sticky_seconds > 0 and targets:
             chain = Stick(self.protocol, self.sticky_seconds)
             self.plan.chains.add(chain)
             self.plan.put(frontend, f"sticky-{kind}-{self.protocol}", key, f"goto {chain.name}")
-            self.plan.sticky[frontend] = frozenset(self.cluster) | frozenset(self.local)
+            self.plan.sticky[frontend] = frozenset(targets)
 
 
 def _outside_addresses(service: Object, family: Family) -> list[str]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 
+import pytest
+
 from k1s.net.proxy.health import HealthPorts, local_endpoints, wanted_port
 
 
@@ -55,12 +57,22 @@ async def test_follows_endpoints_and_closes() -> None:
     await ports.close()
 
 
-async def test_a_taken_port_is_not_the_end() -> None:
+async def test_a_taken_port_is_not_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        ports = HealthPorts(lambda key: (service(port), pieces("a")), "a", ["127.0.0.1"])
+        ports = HealthPorts(lambda key: (service(port), pieces("a")) if key == "shop/web" else (None, []), "a", ["127.0.0.1"])
         await ports.update(["shop/web"])
-        await ports.close()
+        await ports.update(["shop/other"])
+    assert len(caplog.records) == 1
+    # Free by now: the next change of any Service opens it.
+    await ports.update(["shop/other"])
+    assert (await get(port))[0] == 200
+    await ports.close()
+
+
+def test_an_endpoint_of_two_families_counts_once() -> None:
+    both = [{**pieces("a", "a")[0], "addressType": "IPv4"}, {**pieces("a", "a")[0], "addressType": "IPv6"}]
+    assert local_endpoints(both, "a") == 2
 
 
 def test_who_has_one() -> None:
