@@ -165,8 +165,11 @@ class _Elsewhere:
     def _pod(self, key: str, pod: Pod | None) -> None:
         _note(self._keys[0], key, pod is not None)
         # A name may be another node's still and this node's already: its keys must not meet.
-        self._rules.cluster.set_pod(f"elsewhere {key}", pod)
-        self._changed()
+        key, cluster = f"elsewhere {key}", self._rules.cluster
+        # Most changes of pods are of what is not kept.
+        if cluster.pods.get(key) != pod:
+            cluster.set_pod(key, pod)
+            self._changed()
 
     def _namespace(self, name: str, labels: dict[str, str] | None) -> None:
         _note(self._keys[1], name, labels is not None)
