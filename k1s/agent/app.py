@@ -88,17 +88,27 @@ async def run(
     """Until cancelled. Raises StartError for what the user can mend."""
     limit_malloc_arenas()
     try:
-        if await removal.ended_by(_run(config, clock, step, ready)) == removal.AT_START and join.leave(config):
+        when = await removal.ended_by(_run(config, clock, step, ready))
+        if when == removal.UNKNOWN:
+            # Only the server's memory has gone. What this machine has is kept until it has something better.
+            if not join.find_token(config):
+                raise StartError("the server does not know this node (a database from a backup?): start the agent with a token")
+            when = await removal.ended_by(_run(config, clock, step, ready, anew=True))
+        elif when == removal.AT_START and join.leave(config):
             # Removed while this agent was away, and there is a token: whoever started it so wants it back.
             log.warning("this node was removed from its cluster: joining it again with the token")
-            await removal.ended_by(_run(config, clock, step, ready))
-        await removal.rest(config)
+            when = await removal.ended_by(_run(config, clock, step, ready))
+        if when == removal.UNKNOWN:
+            raise StartError("the server gave this node a certificate and does not know it: see the server's log")
+        await removal.rest(config, clock)
     except* (JoinError, ContainerdError, NodeFault) as group:
         raise StartError(str(group.exceptions[0])) from group
 
 
-async def _run(config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None]) -> None:
-    joined = await join.ensure_credentials(config, clock)
+async def _run(
+    config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None], *, anew: bool = False
+) -> None:
+    joined = await join.ensure_credentials(config, clock, anew=anew)
     given = load_balancer.split_urls(joined.server)
     learned = load_balancer.servers_file(config.agent_dir)
     config = dataclasses.replace(

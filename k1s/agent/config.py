@@ -63,6 +63,7 @@ class AgentConfig:
     max_pods: int = option("max-pods", 110, "how many pods this node takes")
     kubelet_port: int = option("kubelet-port", 10250, "port on which the agent serves logs, exec, stats")
     pod_log_dir: Path = option("pod-log-dir", Path("/var/log/pods"), "where container logs are written", metavar="DIR")
+    supervised: bool = option("supervised", False, "set by a server for the node beside it, which it starts again when it ends")
     debug: bool = option("debug", False, "log more")
 
     @property

@@ -62,6 +62,8 @@ class AgentContext:
     address_handlers: list[Callable[[str], None]] = field(default_factory=list)
     # Set once the server has said that this node is none of its cluster any more; node/removal then calls the handlers.
     removed: asyncio.Event = field(default_factory=asyncio.Event)
+    # What the server said if it does not know this node: then `removed` is the end of this run only.
+    unknown: str = ""
     removal_handlers: list[Callable[[], None]] = field(default_factory=list)
     # Called at every renewal of the node's lease (10 s): the one tick there is, for what must be looked at now and then.
     heartbeat_handlers: list[Callable[[], None]] = field(default_factory=list)

@@ -98,8 +98,14 @@ class IdentityFiles:
         return True
 
     def discard(self) -> None:
-        """This machine is no node any more. Its keys stay: they are the machine's."""
+        """This machine is no node any more. Its keys stay, for a join that has to be tried again."""
         self.identity.unlink(missing_ok=True)
+
+    def discard_keys(self) -> None:
+        """The next join makes new ones: whoever has a copy of these has nothing."""
+        self.discard()
+        for _, key in (self.client, self.serving):
+            key.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         """None also for a file that a failing disk has damaged: then the machine joins anew."""

@@ -45,8 +45,11 @@ _WHOLE_TOKEN = re.compile(r"K10[0-9a-f]{64}::\S+")
 _WHICH_TOKEN = "on the server, the file node-token in its data directory has one, and 'k1s token create' makes one"
 
 
-async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> JoinResult:
-    """Credentials for this node, asked for if need be; waits while the server cannot be reached. Raises JoinError."""
+async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK, *, anew: bool = False) -> JoinResult:
+    """Credentials for this node, asked for if need be; waits while the server cannot be reached. Raises JoinError.
+
+    `anew`: those it has are of no use, as the server said.
+    """
     files = IdentityFiles(config.tls_dir)
     name, address = node_identity(config)
     if not config.node_ip and files.known_addresses().partition(",")[0] == address:
@@ -55,7 +58,7 @@ async def ensure_credentials(config: AgentConfig, clock: Clock = REAL_CLOCK) -> 
     token = find_token(config)
     given = server_urls(config.server or files.known_server() or _server_needed())
     servers = ",".join(given)
-    known = files.result(name, address, servers)
+    known = None if anew else files.result(name, address, servers)
     if known is not None and _WHOLE_TOKEN.fullmatch(token) and token.partition("::")[0] != files.ca_hash():
         log.warning("the token is for another cluster than this machine's certificates: joining anew")
         known = None
@@ -98,10 +101,13 @@ async def renew(config: AgentConfig, addresses: str, clock: Clock = REAL_CLOCK) 
 
 
 def leave(config: AgentConfig) -> bool:
-    """The cluster has removed this node: forget it, if there is a token to join again with. Whether there is one."""
+    """The cluster has removed this node: forget it, if there is a token to join again with. Whether there is one.
+
+    A node may have been removed because somebody stole its key: the next identity has another.
+    """
     if not find_token(config):
         return False
-    IdentityFiles(config.tls_dir).discard()
+    IdentityFiles(config.tls_dir).discard_keys()
     return True
 
 

@@ -13,7 +13,9 @@ import base64
 import binascii
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,7 +131,8 @@ def read_csr(csr_pem: bytes) -> ReadCsr:
         sans = tuple(str(name.value) for name in names)
     except x509.ExtensionNotFound:
         sans = ()
-    return ReadCsr(_subject(csr.subject, sans), _fingerprint(_public_key(csr)))
+    with _long_names():
+        return ReadCsr(_subject(csr.subject, sans), _fingerprint(_public_key(csr)))
 
 
 def read_certificate(pem: bytes) -> ReadCsr:
@@ -142,7 +145,8 @@ def read_certificate(pem: bytes) -> ReadCsr:
         sans = tuple(str(name.value) for name in names)
     except x509.ExtensionNotFound:
         sans = ()
-    return ReadCsr(_subject(certificate.subject, sans), _fingerprint(_public_key(certificate)))
+    with _long_names():
+        return ReadCsr(_subject(certificate.subject, sans), _fingerprint(_public_key(certificate)))
 
 
 def signed_by(pem: bytes, ca_pem: bytes) -> bool:
@@ -170,8 +174,11 @@ def verify(certificate_pem: bytes, data: bytes, signature: bytes) -> bool:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    key = _public_key(_load_certificate(certificate_pem))
+    if not isinstance(key, ec.EllipticCurvePublicKey):  # no key of ours
+        return False
     try:
-        _public_key(_load_certificate(certificate_pem)).verify(signature, data, ec.ECDSA(hashes.SHA256()))
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         return False
     return True
@@ -309,7 +316,17 @@ def _name(subject: Subject) -> x509.Name:
     from cryptography.x509.oid import NameOID
 
     parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, o) for o in subject.organizations]
-    return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, subject.common_name)])
+    # X.520 allows 64 characters, which nobody checks who reads them; system:node: and a host's full name are longer at times.
+    with _long_names():
+        return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, subject.common_name, _validate=False)])
+
+
+@contextmanager
+def _long_names() -> Iterator[None]:
+    """`cryptography` warns of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _subject(name: x509.Name, sans: Sequence[str]) -> Subject:

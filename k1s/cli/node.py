@@ -5,7 +5,9 @@ Owns: that verb. Called by: cli/main. Never does: delete the Node, or touch the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from k1s.api import node_identity
 from k1s.api.catalog import builtin
@@ -31,18 +33,26 @@ def run(words: Sequence[str]) -> int:
 
 async def _forget(cluster: Cluster, name: str) -> list[str]:
     """What was done, in lines. Raises ApiError."""
-    known = await _has_node(cluster, name)
-    try:
-        await cluster.client.delete(builtin("Secret"), node_identity.record_name(name), node_identity.NAMESPACE)
-    except ApiError as error:
-        if error.code != 404:
-            raise
+    known, resource = await _has_node(cluster, name), builtin("Secret")
+    record = await _record(cluster, name)
+    if record is None or not node_identity.fingerprint_of(record):
         state = "there is a Node of that name, but no machine has joined under it" if known else "no such node"
         return [f'node "{name}": nothing to forget: {state}']
+    patch = node_identity.freed(record, time.time())
+    await cluster.client.patch(resource, node_identity.record_name(name), node_identity.NAMESPACE, patch)
     out = [f'node "{name}" forgotten: the machine that had the name is shut out, the next one that joins as "{name}" has it']
     if known:
         out.append(f"its Node and the pods bound to it are still there; without a successor run: kubectl delete node {name}")
     return out
+
+
+async def _record(cluster: Cluster, name: str) -> dict[str, Any] | None:
+    try:
+        return await cluster.client.get(builtin("Secret"), node_identity.record_name(name), node_identity.NAMESPACE)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return None
 
 
 async def _has_node(cluster: Cluster, name: str) -> bool:

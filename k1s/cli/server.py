@@ -75,6 +75,7 @@ def agent_argv(server: ServerConfig, agent: AgentConfig) -> list[str]:
         server=f"https://127.0.0.1:{server.https_listen_port}",
         token="",
         token_file=str(server.node_token_file),
+        supervised=True,
     )
     # A config file of the server must not be read again by the agent: it is in these flags already.
     return [*own_command(), "agent", "--config", os.devnull, *as_flags(local)]

@@ -13,6 +13,7 @@ forgotten (api/node_identity). Answers carry this server's time, so that a machi
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ipaddress
@@ -42,6 +43,8 @@ _SETTINGS = "/v1-k1s/settings"
 PATHS = ("/cacerts", "/v1-k1s/join", "/v1-k1s/renew", _SETTINGS)
 SIGNATURE_HEADER = "X-K1s-Signature"
 _LARGEST_BODY = 64 * 1024
+# Renewing takes no token: whoever sends slowly is cut off.
+_BODY_SECONDS = 10.0
 _MOST_ADDRESSES = 16
 
 
@@ -81,6 +84,7 @@ class JoinHandler:
             raise method_not_allowed()
         if request.path == "/cacerts":
             return Response(200, self._certificates.server_ca_pem, "application/x-pem-file")
+        await self._nodes.synced()  # a server that is starting knows no tokens and no names yet
         if request.path == _SETTINGS:
             self._check_node(request)
             return Response(200, orjson.dumps(self._settings()))
@@ -155,13 +159,13 @@ class JoinHandler:
             await self._client.create(resource, node_identity.new_record(name, fingerprint), node_identity.NAMESPACE)
             return
         present = self._nodes.get(name) is not None
-        # Its Node was there and has gone: the record is about to go, too.
-        free = bool(node_identity.node_uid(found)) and not present
-        if not free:
+        # Its Node was there and has gone: the name is about to be freed.
+        going = bool(node_identity.node_uid(found)) and not present
+        if node_identity.fingerprint_of(found) and not going:
             if not node_identity.belongs_to(found, fingerprint):
                 raise _taken(name, present)
             return
-        await self._client.update(resource, {**found, "data": node_identity.record_data(fingerprint)})
+        await self._client.update(resource, {**found, "data": node_identity.claimed(found, fingerprint)})
 
     def _issue(self, name: str, body: dict[str, Any]) -> Response:
         now = self._clock.now()
@@ -185,9 +189,12 @@ def _issued(ca: pki.Pair, body: dict[str, Any], key: str, subject: pki.Subject, 
 
 async def _body(request: Request) -> bytes:
     try:
-        return await request.body.read(_LARGEST_BODY)
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await request.body.read(_LARGEST_BODY)
     except BodyTooLarge:
         raise request_entity_too_large(f"limit is {_LARGEST_BODY}") from None
+    except TimeoutError:
+        raise ApiError(408, "Timeout", f"the body did not come within {_BODY_SECONDS:.0f} s") from None
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -212,6 +219,9 @@ def _node_name(body: dict[str, Any]) -> str:
     faults = dns1123_subdomain(name)
     if faults:
         raise bad_request(f"node name {name!r}: {faults[0]}")
+    if _is_address(name):
+        # Its serving certificate is checked against this name; addresses in it are for every node to choose.
+        raise bad_request(f"node name {name!r}: must not be an IP address (see the agent's --node-name)")
     return name
 
 
@@ -231,6 +241,14 @@ def _addresses(body: dict[str, Any]) -> list[str]:
         return [str(ipaddress.ip_address(address)) for address in given]
     except ValueError as error:
         raise bad_request(f"addresses: {error}") from error
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _not_its_owner() -> ApiError:

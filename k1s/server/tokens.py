@@ -141,7 +141,8 @@ def _note_rotated(server_dir: Path, secret: str) -> None:
 
 
 def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    # What strangers send in a header need not be text.
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
 def _refused(message: str) -> ApiError:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from k1s.agent.context import AgentContext
+from k1s.agent.node import removal
 from k1s.api import node_identity
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
@@ -23,15 +24,17 @@ NAMESPACE = "kube-node-lease"
 DURATION = 40
 RENEW_EVERY = 10.0
 _RETRY = Backoff(initial=0.2, maximum=7.0)
+# So many heartbeats in a row, over about 20 s, that a server answers with not knowing this node.
+_UNKNOWN = 8
 
 
 async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
-    failures = removed = 0
+    failures = removed = unknown = 0
     while True:
         delay = RENEW_EVERY
         try:
             await renew(agent)
-            failures = removed = 0
+            failures = removed = unknown = 0
         except ApiError as error:
             failures += 1
             delay = _RETRY.delay(failures)
@@ -39,6 +42,9 @@ async def run(agent: AgentContext, ready: Callable[[], None]) -> None:
             if removed > 1:
                 agent.removed.set()
                 await asyncio.get_running_loop().create_future()
+            unknown = unknown + 1 if node_identity.says_unknown(error) else 0
+            if unknown == _UNKNOWN:
+                removal.told_unknown(agent, error)
             if failures == 1 and not removed:
                 log.log(loudness(error), "node %s: lease not renewed: %s", agent.node_name, error)
         ready()  # also without a lease: the node works, and the server will notice that it cannot be heard

@@ -1,9 +1,10 @@
-"""Node identity: the record of a node's key goes with its Node, which shuts the machine out and frees the name.
+"""Node identity: a node's name is taken from its key when its Node goes, which shuts the machine out and frees the name.
 
 Watches: Nodes and the records (the node's name). Never does: make records (server/join).
 
 A machine that has joined but not registered has a record and no Node. So the record remembers the Node once there is one: only
-a record whose Node was there and has gone is deleted.
+one whose Node was there and has gone is freed. It stays for a while, since only a server that remembers the key tells its machine
+to end its pods (api/node_identity).
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class NodeIdentityController(Reconciler):
             return None
         node, known = self.nodes.get(key), node_identity.node_uid(record)
         try:
+            if not node_identity.fingerprint_of(record):
+                return await self._expire(record)
             if node is None and known:
-                await self._forget(record)
+                await self._free(record)
             elif node is not None and meta.uid(node) != known:
                 await self._remember(record, meta.uid(node))
         except ApiError as error:
@@ -46,7 +49,14 @@ class NodeIdentityController(Reconciler):
                 raise
         return None
 
-    async def _forget(self, record: Object) -> None:
+    async def _free(self, record: Object) -> None:
+        patch = node_identity.freed(record, self.clock.now())
+        await self.client.patch(SECRET, meta.name(record), meta.namespace(record), patch)
+
+    async def _expire(self, record: Object) -> float | None:
+        left = node_identity.seconds_kept(record, self.clock.now())
+        if left > 0:
+            return left
         await self.client.delete(
             SECRET,
             meta.name(record),
@@ -54,6 +64,7 @@ class NodeIdentityController(Reconciler):
             uid=meta.uid(record),
             resource_version=meta.resource_version(record),
         )
+        return None
 
     async def _remember(self, record: Object, uid: str) -> None:
         data = node_identity.record_data(node_identity.fingerprint_of(record), uid)

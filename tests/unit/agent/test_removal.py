@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from k1s.agent import app
 from k1s.agent.config import AgentConfig
 from k1s.agent.context import AgentContext
 from k1s.agent.node import lease, register, removal
-from k1s.agent.node.removal import NodeRemoved
+from k1s.agent.node.removal import NodeRemoved, NodeUnknown
 from k1s.api import node_identity
 from k1s.api.errors import ApiError
 from k1s.base.clock import VirtualClock
@@ -145,6 +146,90 @@ async def test_the_watch_of_the_own_node_is_quicker(agent: AgentContext, server:
     assert await task == removal.LATER
 
 
+async def test_a_server_that_is_unsure_is_asked_again(agent: AgentContext, server: Server, clock: VirtualClock) -> None:
+    """The Node has gone, the name is not freed yet."""
+    server.nodes.put({"metadata": {"name": NAME}})
+    task = asyncio.create_task(ended(parts(agent, removal.run)))
+    await clock.advance(1)
+    server.error = node_identity.going(NAME)
+    server.nodes.remove("", NAME)
+    await clock.advance(0.7)
+    server.error = node_identity.removed(NAME)
+    await clock.advance(2)
+    assert await task == removal.LATER
+
+
+@pytest.mark.parametrize("token", ["", "K10x::node:y"])
+async def test_a_server_that_does_not_know_this_node_ends_no_pod(
+    agent: AgentContext, server: Server, clock: VirtualClock, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    """A database from a backup. Without a token the node goes on as it is; with one it joins anew; pods go on all the same."""
+    agent.config = dataclasses.replace(agent.config, token=token)
+    task = asyncio.create_task(ended(parts(agent, removal.run, lease.run)))
+    await clock.advance(15)
+    agent.pods.put(POD)
+    agent.removal_handlers.append(lambda: agent.pods.remove("u"))
+    server.error = node_identity.unknown(NAME)
+    await clock.advance(10)
+    assert not task.done()  # one word is not believed
+    await clock.advance(60)
+    assert len(agent.pods) == 1
+    if token:
+        assert await task == removal.UNKNOWN
+    else:
+        assert not task.done()
+        assert "restart the agent with a token" in caplog.text
+        task.cancel()
+
+
+async def test_a_start_of_a_node_that_the_server_does_not_know(agent: AgentContext, server: Server, clock: VirtualClock) -> None:
+    server.error = node_identity.unknown(NAME)
+    task = asyncio.create_task(ended(parts(agent, register.run)))
+    await clock.advance(0.3)
+    assert not task.done()
+    await clock.advance(10)
+    assert await task == removal.UNKNOWN
+
+
+async def test_joining_anew_when_the_server_does_not_know_this_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = []
+
+    async def run(*_: Any, anew: bool = False) -> None:
+        runs.append(anew)
+        if not anew:
+            raise NodeUnknown(NAME)
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(app, "_run", run)
+    config = AgentConfig(data_dir=tmp_path / "d", token="K10x::node:y")
+    (config.tls_dir).mkdir(parents=True)
+    (config.tls_dir / "client.key").write_text("key")
+    task = asyncio.create_task(app.run(config))
+    await asyncio.sleep(0.01)
+    assert runs == [False, True]
+    assert (config.tls_dir / "client.key").exists()
+    task.cancel()
+    with pytest.raises(app.StartError, match="start the agent with a token"):
+        await app.run(dataclasses.replace(config, token=""))
+
+
+async def test_the_agent_beside_a_server_ends_to_be_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def run(*_: Any) -> None:
+        raise removal._RemovedLater(NAME)
+
+    monkeypatch.setattr(app, "_run", run)
+    clock = VirtualClock()
+    config = AgentConfig(data_dir=tmp_path / "d", fake_runtime=True)
+    resting = asyncio.create_task(app.run(config, clock=clock))
+    ending = asyncio.create_task(app.run(dataclasses.replace(config, supervised=True), clock=clock))
+    await clock.advance(removal.PAUSE / 2)
+    assert not ending.done()
+    await clock.advance(removal.PAUSE)
+    assert await asyncio.wait_for(ending, 5) is None
+    assert not resting.done()
+    resting.cancel()
+
+
 async def test_other_ends_are_no_removal() -> None:
     async def breaks() -> None:
         raise ValueError("something else")
@@ -164,7 +249,7 @@ async def test_joining_again_at_start_happens_once(agent: AgentContext, monkeypa
 
     rested = asyncio.Event()
 
-    async def rest(config: AgentConfig) -> None:
+    async def rest(config: AgentConfig, clock: Any) -> None:
         rested.set()
         await asyncio.get_running_loop().create_future()
 

@@ -21,7 +21,14 @@ def records(bench: Bench) -> list[str]:
     return [s["metadata"]["name"] for s in bench.api.objects("Secret") if s["type"] == node_identity.RECORD_TYPE]
 
 
-async def test_a_record_remembers_its_node_and_goes_with_it() -> None:
+def is_free(bench: Bench) -> bool:
+    """Nobody's, and the key that had it is remembered."""
+    found = bench.api.object("Secret", RECORD, SYSTEM)
+    assert node_identity.node_uid(found) == ""
+    return not node_identity.fingerprint_of(found) and node_identity.belonged_to(found, "key")
+
+
+async def test_a_record_remembers_its_node_and_its_name_is_free_when_that_goes() -> None:
     async with Bench(NodeIdentityController) as bench:
         add_record(bench)
         await bench.settle()
@@ -33,6 +40,12 @@ async def test_a_record_remembers_its_node_and_goes_with_it() -> None:
         assert node_identity.fingerprint_of(found) == "key"
         bench.api.kill("Node", "n1")
         await bench.settle()
+        assert is_free(bench)
+        await bench.clock.advance(node_identity.KEPT_SECONDS - 5)
+        await bench.settle()
+        assert records(bench) == [RECORD]
+        await bench.clock.advance(6)
+        await bench.settle()
         assert records(bench) == []
 
 
@@ -40,7 +53,7 @@ async def test_a_node_that_was_deleted_while_no_controller_ran() -> None:
     async with Bench(NodeIdentityController) as bench:
         add_record(bench, "of-before")
         await bench.settle()
-        assert records(bench) == []
+        assert is_free(bench)
 
 
 async def test_a_node_that_was_made_anew_by_hand_keeps_its_record() -> None:

@@ -82,7 +82,21 @@ def registered(informers: Any, name: str = "node-1") -> None:
     node = informers.put("Node", name)
     record = informers.informer(builtin("Secret")).get(node_identity.record_name(name), "kube-system")
     data = node_identity.record_data(node_identity.fingerprint_of(record), node["metadata"]["uid"])
-    informers.informer(builtin("Secret")).put({**record, "data": data})
+    informers.informer(builtin("Secret")).put({**record, "data": {**record["data"], **data}})
+
+
+def removed(informers: Any, clock: Any, name: str = "node-1") -> None:
+    """The Node was deleted, and its controller has taken the name from the key."""
+    informers.drop("Node", name)
+    freed(informers, clock, name)
+
+
+def freed(informers: Any, clock: Any, name: str = "node-1") -> None:
+    """What `k1s node forget` does, and the controller."""
+    secrets = informers.informer(builtin("Secret"))
+    record = secrets.get(node_identity.record_name(name), "kube-system")
+    data = {**record["data"], **node_identity.freed(record, clock.now())["data"]}
+    secrets.put({**record, "data": {key: value for key, value in data.items() if value is not None}})
 
 
 def agent(cluster: Cluster, tmp_path: Path, name: str = "node-1", **options: Any) -> AgentConfig:

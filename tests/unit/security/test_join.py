@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import ssl
 import stat
 import sys
@@ -15,10 +16,10 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from joinlab import Cluster, Now, agent, registered
+from joinlab import Cluster, Now, agent, freed, registered, removed
 
 from k1s.agent.certificates import AgentCertificates
-from k1s.agent.join import ensure_credentials
+from k1s.agent.join import ensure_credentials, leave, renew
 from k1s.agent.join_request import JoinError
 from k1s.api import node_identity
 from k1s.api.catalog import builtin
@@ -152,7 +153,7 @@ async def test_a_forgotten_name_is_free(cluster: Cluster, tmp_path: Path, clock:
     first = agent(cluster, tmp_path)
     joined = await ensure_credentials(first, clock)
     registered(informers)
-    informers.drop("Secret", node_identity.record_name("node-1"), "kube-system")
+    freed(informers, clock)
     with pytest.raises(JoinError, match="was removed from this cluster"):
         await AgentCertificates(first, joined, clock).renew("192.0.2.10")
     await ensure_credentials(replace(first, data_dir=tmp_path / "other"), clock)
@@ -244,7 +245,14 @@ async def test_a_deleted_node_cannot_renew(cluster: Cluster, tmp_path: Path, clo
     joined = await ensure_credentials(config, clock)
     registered(informers)
     informers.drop("Node", "node-1")
-    with pytest.raises(JoinError, match="join again, with a token"):
+    with pytest.raises(ConnectionError, match="is being removed"):
+        await AgentCertificates(config, joined, clock).renew("192.0.2.10")
+    freed(informers, clock)
+    with pytest.raises(JoinError, match="was removed from this cluster: this one has to join again, with a token"):
+        await AgentCertificates(config, joined, clock).renew("192.0.2.10")
+    # A database from a backup: it is shut out, and told something else.
+    informers.drop("Secret", node_identity.record_name("node-1"), "kube-system")
+    with pytest.raises(JoinError, match="does not know this machine as node"):
         await AgentCertificates(config, joined, clock).renew("192.0.2.10")
 
 
@@ -254,7 +262,7 @@ async def test_a_deleted_node_with_an_expired_certificate_joins_anew_if_it_has_a
     config = agent(cluster, tmp_path)
     joined = await ensure_credentials(config, clock)
     registered(informers)
-    informers.drop("Node", "node-1")
+    removed(informers, clock)
     subject = pki.Subject("system:node:node-1", ("system:nodes",))
     past = clock.now() - 400 * pki.DAY
     key = joined.client_key.read_bytes()
@@ -329,6 +337,7 @@ def body(**changes: Any) -> dict[str, Any]:
     ("changes", "text"),
     [
         ({"node": "Bad_Name"}, "node name"),
+        ({"node": "192.0.2.77"}, "must not be an IP address"),
         ({"addresses": ["kubernetes.default.svc"]}, "addresses"),
         ({"addresses": ["192.0.2.1"] * 99}, "at most"),
         ({"clientRequest": "junk"}, "clientRequest"),
@@ -346,6 +355,77 @@ async def test_requests_that_make_no_sense(cluster: Cluster, changes: dict[str, 
     assert isinstance(answer, Response)
     assert answer.status == 400
     assert text in orjson.loads(answer.body)["message"]
+
+
+async def asked(cluster: Cluster, path: str, token: str, **changes: Any) -> int:
+    import orjson
+
+    from k1s.base.http import Headers, MemoryBody, Response
+
+    headers = Headers([("Authorization", f"Bearer {token}")])
+    answer = await cluster.handler.handle(Request("POST", path, headers=headers, body=MemoryBody(orjson.dumps(body(**changes)))))
+    assert isinstance(answer, Response)
+    return answer.status
+
+
+async def test_what_strangers_send_is_refused_in_order(cluster: Cluster, clock: Now) -> None:
+    assert await asked(cluster, "/v1-k1s/join", "\udcff\udc00") == 401  # bytes that are no text
+    assert await asked(cluster, "/v1-k1s/join", "abcdef.0123456789abcde\udcff") == 401
+    # A certificate of the cluster, but with a key of another kind.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    pem = csr.public_bytes(serialization.Encoding.PEM)
+    subject = pki.Subject("alice")
+    made = pki.issue_for_csr(cluster.certificates.ca("client-ca"), pem, subject, usage="client", now=clock.now())
+    assert await asked(cluster, "/v1-k1s/renew", "", certificate=made.decode()) == 401
+
+
+async def test_long_names_of_hosts(cluster: Cluster, tmp_path: Path, clock: Now) -> None:
+    name = "a-host-with-a-name.of-a-department.of-a-company.in-a-country.example.org"
+    joined = await ensure_credentials(agent(cluster, tmp_path, name), clock)
+    assert pki.read_certificate(joined.client_certificate.read_bytes()).subject.common_name == f"system:node:{name}"
+    await AgentCertificates(agent(cluster, tmp_path, name), joined, clock).renew("192.0.2.10")
+
+
+async def test_a_removed_node_joins_again_with_a_new_key(cluster: Cluster, tmp_path: Path, clock: Now, informers: Any) -> None:
+    """It may have been removed because somebody has its key."""
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    registered(informers)
+    stolen = joined.client_certificate.read_bytes(), joined.client_key.read_bytes()
+    removed(informers, clock)
+    assert not leave(replace(config, token=""))
+    assert joined.client_key.exists()
+    assert leave(config)
+    await ensure_credentials(config, clock)
+    registered(informers)
+    assert joined.client_key.read_bytes() != stolen[1]
+    thief = replace(config, data_dir=tmp_path / "thief", token="")
+    files = thief.tls_dir
+    shutil.copytree(config.tls_dir, files)
+    (files / "client.crt").write_bytes(stolen[0])
+    (files / "client.key").write_bytes(stolen[1])
+    with pytest.raises(JoinError, match="belongs to another machine now"):
+        await renew(thief, "192.0.2.66", clock)
+
+
+async def test_joining_anew_keeps_what_it_has_until_it_has_something_better(
+    cluster: Cluster, tmp_path: Path, clock: Now, informers: Any
+) -> None:
+    config = agent(cluster, tmp_path)
+    joined = await ensure_credentials(config, clock)
+    old = joined.client_certificate.read_bytes()
+    informers.drop("Secret", node_identity.record_name("node-1"), "kube-system")
+    with pytest.raises(JoinError, match="the token is wrong"):
+        await ensure_credentials(replace(config, token=cluster.token[:-4] + "0000"), clock, anew=True)
+    assert await ensure_credentials(replace(config, token=""), clock) == joined
+    assert joined.client_certificate.read_bytes() == old
+    await ensure_credentials(config, clock, anew=True)
+    assert joined.client_certificate.read_bytes() != old
 
 
 def test_the_record_of_keys_is_not_for_nodes(informers: Any) -> None:

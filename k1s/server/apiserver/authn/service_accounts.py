@@ -119,7 +119,8 @@ class ServiceAccountTokens:
         return self._check_bound(claims), shared
 
     def _verify(self, token: str) -> Claims:
-        digest = hashlib.sha256(token.encode()).digest()
+        # What strangers send in a header need not be text.
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         claims = self._verified.get(digest)
         if claims is not None:
             self._verified.move_to_end(digest)
