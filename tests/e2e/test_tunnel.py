@@ -289,8 +289,11 @@ def test_the_server_away_for_half_a_minute(hosts: Hosts) -> None:
     assert any(killed < start < back for start in stamps(hosts)), "the container was started again meanwhile"
     lines = [line for line in b.log.read_text().splitlines()[before:] if "k1s.agent.containerd" not in line]
     assert 2 <= len(lines) <= 4, "\n".join(lines)
-    restarts = eventually(lambda: hosts.get("pod", "restless")["status"]["containerStatuses"], 5)
-    assert max(status["restartCount"] for status in restarts) >= 1
+
+    def restarts() -> int:
+        return max(status["restartCount"] for status in hosts.get("pod", "restless")["status"]["containerStatuses"])
+
+    eventually(lambda: restarts() >= 1, 10, "the restart to be told")
     assert restored < 10
     assert set(hosts.readiness().values()) == {"True"}
 
