@@ -28,10 +28,10 @@ async def main(name: str, nodes: str, addresses: str, key: str = "0123456789abcd
     announcer.set_key(key.encode())
     every = set(words(addresses))
     announcer.offer(words(addresses), every, words(nodes))
-    running = asyncio.create_task(announcer.run())
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     print("ready", flush=True)
+    running = asyncio.create_task(announcer.run())
     reading = asyncio.create_task(reader.readline())
     while True:
         await asyncio.wait({running, reading}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from k1s.agent.network.state import NodeNetwork
@@ -21,10 +21,11 @@ from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.base.tasks import Supervisor
 from k1s.client.interface import Informer
-from k1s.net.announce import eligible
+from k1s.net.announce import eligible, holder
 from k1s.net.announce.announcer import Announcer
 from k1s.net.announce.election import rank
 from k1s.net.announce.key import FIELD, NAME, NAMESPACE
+from k1s.net.announce.thread import AnnouncerThread
 
 Object = dict[str, Any]
 _BY_ADDRESS, _POOLED = "k1s.io/pool-address", "k1s.io/pooled"
@@ -39,11 +40,14 @@ class AnnouncePart:
     def __init__(self, network: NodeNetwork) -> None:
         self._agent, self._watch = network.agent, network.services
         self._services = self._agent.informers.informer(builtin("Service"))
-        self._announcer = Announcer(self._agent.node_name, self._agent.clock, self._taken, self._homeless)
+        announcer = Announcer(self._agent.node_name, self._agent.clock, self._soon(self._taken), self._soon(self._homeless))
+        self._announcer = AnnouncerThread(announcer)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stale = asyncio.Event()
         self._nodes: list[str] = []
 
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._services.add_index(_BY_ADDRESS, eligible.pool_addresses)
         self._services.add_index(_POOLED, lambda service: ["yes"] if eligible.pool_addresses(service) else [])
         self._services.add_handler(self._service_changed)
@@ -53,20 +57,18 @@ class AnnouncePart:
         )
 
     async def follow(self) -> None:
+        if not self._pooled():
+            # What an agent before this one may have left.
+            await asyncio.to_thread(holder.drop_all)
+        while not self._pooled():
+            await self._wait()
+        nodes, secrets = self._follow_more()
+        await nodes.synced()
+        await secrets.synced()
         async with Supervisor() as tasks:
-            running = not self._pooled()
-            if running:
-                # Takes back what an agent before this one may have left, and sleeps.
-                tasks.spawn("announcer", self._announcer.run())
-            while not self._pooled():
-                await self._wait()
-            nodes, secrets = self._follow_more()
-            await nodes.synced()
-            await secrets.synced()
+            # What the kernel has from before a restart is kept where it is offered again: hence this first.
             self._look(nodes, secrets)
-            if not running:
-                # Only now: what the kernel has from before a restart is kept where it is offered again.
-                tasks.spawn("announcer", self._announcer.run())
+            await tasks.start("announcer", self._announcer.run)
             while True:
                 await self._wait()
                 self._look(nodes, secrets)
@@ -128,6 +130,15 @@ class AnnouncePart:
             if self._agent.node_name in names:
                 found.update(eligible.pool_addresses(service))
         return found
+
+    def _soon(self, tell: Callable[..., None]) -> Callable[..., None]:
+        """`tell`, callable from the announcer's thread."""
+
+        def pass_on(*words: str) -> None:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(tell, *words)
+
+        return pass_on
 
     def _taken(self, address: str, link: str) -> None:
         for service in self._services.by_index(_BY_ADDRESS, address):

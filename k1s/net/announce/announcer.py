@@ -3,9 +3,10 @@
 Owns: an Election for each link and family, the rhythm of heartbeats, announcements and renewals. Called by:
 agent/network/announce. Never does: know a Service; decide (election).
 
-While there is no pool address nothing runs: no socket, no timer; a node that may hold none of them only listens, so that it
-knows what there is when it may. Bounds: addresses as many as a heartbeat names (packet.fits), the first in order; peers as many
-as there are Nodes; a beat each 0.5 s and one for each change.
+It talks to the kernel without waiting for another thread (a tenth of a millisecond each): its loop has nothing else to do
+(thread.py). While there is no pool address nothing runs: no socket, no timer; a node that may hold none of them only listens, so
+that it knows what there is when it may. Bounds: addresses as many as a heartbeat names (packet.fits), the first in order; peers
+as many as there are Nodes; a beat each 0.5 s and one for each change.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Announcer:
     @property
     def held(self) -> dict[str, str]:
         """Address -> link."""
-        return {address: lan.uplink.name for lan in self._lans.values() for address in lan.election.held}
+        # A copy first: this may be another thread.
+        return {address: lan.uplink.name for lan in list(self._lans.values()) for address in lan.election.held}
 
     async def run(self) -> None:
         """Until cancelled. What is held stays in the kernel then, for the agent that comes next (see holder)."""
@@ -113,8 +115,8 @@ class Announcer:
                 watching = active
                 if self._look:
                     self._look = False
-                    await self._arrange(active)
-                await self._wait(await self._round())
+                    self._arrange(active)
+                await self._wait(self._round())
 
     def _links_changed(self) -> None:
         self._look = True
@@ -139,11 +141,11 @@ class Announcer:
 
     # --- which links
 
-    async def _arrange(self, active: bool) -> None:
+    def _arrange(self, active: bool) -> None:
         """Channels for the links that the offered addresses belong to; what is held and not offered any more goes."""
         wanted: dict[Place, set[str]] = {}
-        links = await asyncio.to_thread(uplinks.read) if active else []
-        in_kernel = await asyncio.to_thread(holder.held)
+        links = uplinks.read() if active else []
+        in_kernel = holder.held()
         by_place: dict[Place, Uplink] = {}
         homeless = set()
         offered = self._offered.difference(self._refused)
@@ -159,7 +161,7 @@ class Announcer:
             self._tell_homeless(address)
         self._homeless = frozenset(homeless)
         for place in self._lans.keys() - wanted.keys():
-            await self._leave(self._lans.pop(place))
+            self._leave(self._lans.pop(place))
         for place, addresses in wanted.items():
             lan = self._lans.get(place) or self._join(by_place[place], place[2], in_kernel & addresses)
             if lan is None:
@@ -176,7 +178,7 @@ class Announcer:
             lan.beat_due = 0.0
         ours = {address for lan in self._lans.values() for address in lan.election.held}
         for address in sorted(in_kernel - ours):
-            await asyncio.to_thread(holder.drop, address)
+            holder.drop(address)
 
     def _join(self, uplink: Uplink, version: int, held: Iterable[str]) -> _Lan | None:
         now = self._clock.monotonic()
@@ -195,9 +197,9 @@ class Announcer:
             return None
         return _Lan(uplink, version, channel, election, beat_due=0.0, sent=now, renew_due=0.0, silence_due=now + _SILENCE_SECONDS)
 
-    async def _leave(self, lan: _Lan) -> None:
+    def _leave(self, lan: _Lan) -> None:
         for address in lan.election.held:
-            await asyncio.to_thread(holder.drop, address)
+            holder.drop(address)
         lan.election.offered = lan.election.held = frozenset()
         if self._key:
             self._beat(lan)  # so that another takes over at once
@@ -210,11 +212,11 @@ class Announcer:
 
     # --- what to do now
 
-    async def _round(self) -> float | None:
+    def _round(self) -> float | None:
         """Do what is due; returns the seconds until something is due again, None where nothing is."""
         waits: list[float] = []
         for lan in list(self._lans.values()):
-            waits += await self._serve(lan)
+            waits += self._serve(lan)
         now = self._clock.monotonic()
         for what, until in list(self._refused.items()):
             if now >= until:
@@ -223,7 +225,7 @@ class Announcer:
             waits.append(max(until - now, 0.0))
         return min(waits, default=None)
 
-    async def _serve(self, lan: _Lan) -> list[float]:
+    def _serve(self, lan: _Lan) -> list[float]:
         """The seconds until this link wants to be looked at again."""
         now, election = self._clock.monotonic(), lan.election
         if not lan.involved:
@@ -231,17 +233,17 @@ class Announcer:
         election.mute = now - lan.sent > DEAD_SECONDS and not self._solo
         decision = election.decide(now)
         for address in sorted(decision.release):
-            await asyncio.to_thread(holder.drop, address)
+            holder.drop(address)
             election.held -= {address}
             lan.repeats.pop(address, None)
             _log.info("this node lets go of %s", address)
-        await self._hold(lan, decision.claim, decision.alone)
+        self._hold(lan, decision.claim, decision.alone)
         for address in sorted(decision.claim & election.held):
             _log.info("this node holds %s on %s", address, lan.uplink.name)
             self._told(address, lan.uplink.name)
         for address in (decision.claim | decision.repeat) & election.held:
             lan.repeats[address] = [now + delay for delay in _REPEATS]
-        await self._renew(lan, now, decision.alone)
+        self._renew(lan, now, decision.alone)
         self._say(lan, now)
         self._mind_silence(lan, now)
         waits = [times[0] - now for times in lan.repeats.values()]
@@ -257,25 +259,25 @@ class Announcer:
                 waits.append(lan.beat_due - now)
         return [max(seconds, 0.001) for seconds in waits]
 
-    async def _hold(self, lan: _Lan, addresses: Iterable[str], alone: frozenset[str]) -> None:
+    def _hold(self, lan: _Lan, addresses: Iterable[str], alone: frozenset[str]) -> None:
         """Take or renew them. Those that another node could take over end by themselves unless they are renewed."""
         for part, seconds in ((alone.intersection(addresses), None), (frozenset(addresses) - alone, _HOLD_SECONDS)):
             if not part:
                 continue
-            refused = await asyncio.to_thread(holder.renew, sorted(part), lan.uplink.name, seconds)
+            refused = holder.renew(sorted(part), lan.uplink.name, seconds)
             for address, why in refused.items():
                 _log.error("%s", why)
                 self._refused[address] = self._clock.monotonic() + _REFUSED_SECONDS
             lan.election.offered -= frozenset(refused)
             lan.election.held = (lan.election.held | part) - frozenset(refused)
 
-    async def _renew(self, lan: _Lan, now: float, alone: frozenset[str]) -> None:
+    def _renew(self, lan: _Lan, now: float, alone: frozenset[str]) -> None:
         due = (alone ^ lan.alone) & lan.election.held
         lan.alone = alone
         if now >= lan.renew_due:
             due |= lan.election.held - alone
             lan.renew_due = now + _RENEW_SECONDS
-        await self._hold(lan, due, alone)
+        self._hold(lan, due, alone)
 
     def _mind_silence(self, lan: _Lan, now: float) -> None:
         """Nodes that do not hear each other all hold the same addresses: mostly a firewall's doing, and hard to see."""
