@@ -291,6 +291,9 @@ def _host(made: Rig, directory: Path, name: str, number: int, space: str) -> Ite
     made.loop.run_until_complete(network.in_thread(lambda: setup.service_link(network, SERVICES, [DNS])))
     # Refusals come as fast as probes are sent.
     sysctl.write(_NO_LIMITS)
+    # Host a is as one without br_netfilter, host b as one with it.
+    for switch in Path("/proc/sys/net/bridge").glob("bridge-nf-call-ip*tables"):
+        switch.write_text(str(number - 1))
     rules = PolicyRules(nft, families=(IPV4, IPV6), setting=Setting((DNS,), 53, CLUSTER))
     place = Place(f"node-{name}")
     proxy = ServiceProxy(nft, _lookup(made), place=place, ranges=Ranges(tuple(ranges), CLUSTER, SERVICES))
