@@ -30,6 +30,7 @@ from k1s.server.controllers.endpointslice_mirroring import EndpointSliceMirrorin
 from k1s.server.controllers.ephemeral_volume import EphemeralVolumeController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.job.controller import JobController
+from k1s.server.controllers.kubernetes_service import KubernetesServiceController
 from k1s.server.controllers.namespace import NamespaceController
 from k1s.server.controllers.node_identity import NodeIdentityController
 from k1s.server.controllers.node_ipam import NodeIpamController
@@ -71,6 +72,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     EndpointSliceMirroringController,
     ServiceLoadBalancerController,
     ServiceAddressController,
+    KubernetesServiceController,
     ServiceCidrController,
     EphemeralVolumeController,
     VolumeBindingController,

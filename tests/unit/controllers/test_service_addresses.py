@@ -1,4 +1,4 @@
-"""IPAddress objects and ServiceCIDRs on the fake API."""
+"""IPAddress objects, ServiceCIDRs and the Service `kubernetes` on the fake API."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from controllers_fake_api import Bench, FakeApi
 
 from k1s.api.catalog import builtin
+from k1s.server.controllers.kubernetes_service import KubernetesServiceController
 from k1s.server.controllers.service_addresses import ServiceAddressController
 from k1s.server.controllers.service_cidr import FINALIZER, ServiceCidrController
 
@@ -102,3 +103,20 @@ async def test_a_range_may_go_when_another_holds_its_addresses() -> None:
         cidr(api, "larger", "10.99.0.0/16")
         await bench.settle()
         assert [found["metadata"]["name"] for found in api.objects("ServiceCIDR")] == ["larger"]
+
+
+async def test_the_service_of_the_api_server_comes_back_as_it_was() -> None:
+    async with Bench(KubernetesServiceController) as bench:
+        api = bench.api
+        labels = {"component": "apiserver"}
+        spec = {"clusterIP": "10.43.0.1", "clusterIPs": ["10.43.0.1"], "ports": [{"name": "https", "port": 443}]}
+        api.add("Service", metadata={"name": "kubernetes", "labels": labels}, spec=spec)
+        service(api, "web", "10.43.0.7")
+        await bench.settle()
+        before = api.object("Service", "kubernetes")
+        for name in ("kubernetes", "web"):
+            api.kill("Service", name)
+        await bench.settle()
+        (after,) = api.objects("Service")
+        assert (after["spec"], after["metadata"]["labels"]) == (before["spec"], labels)
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
