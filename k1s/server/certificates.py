@@ -146,7 +146,7 @@ class ServerCertificates:
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """For the API server's connections to the nodes' agents, which are called by the address that their Node says."""
+        """For the API server's connections to the nodes' agents, whose certificates must be of their Node's name."""
         context = ssl.create_default_context(cadata=self.ca("kubelet-ca").certificate.decode())
         self._load_into(context, KUBELET_CLIENT)
         self._contexts.append((KUBELET_CLIENT, context))

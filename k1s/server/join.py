@@ -46,6 +46,7 @@ _LARGEST_BODY = 64 * 1024
 # Renewing takes no token: whoever sends slowly is cut off.
 _BODY_SECONDS = 10.0
 _MOST_ADDRESSES = 16
+_LONGEST_LABEL = 63
 
 
 class JoinHandler:
@@ -217,6 +218,8 @@ def _text(body: dict[str, Any], key: str) -> str:
 def _node_name(body: dict[str, Any]) -> str:
     name = _text(body, "node")
     faults = dns1123_subdomain(name)
+    if any(len(label) > _LONGEST_LABEL for label in name.split(".")):
+        faults = [f"must have no more than {_LONGEST_LABEL} characters between its dots"]  # else TLS cannot ask for it
     if faults:
         raise bad_request(f"node name {name!r}: {faults[0]}")
     if _is_address(name):

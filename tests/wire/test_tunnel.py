@@ -125,10 +125,10 @@ def fake_agent(name: str, kubelet_port: int) -> Any:
 
 
 @asynccontextmanager
-async def kubelet(rig: Rig, answer: Any = None) -> AsyncIterator[int]:
-    """A node's agent's listener: its certificate names the node's address."""
+async def kubelet(rig: Rig, answer: Any = None, name: str = "n1") -> AsyncIterator[int]:
+    """A node's agent's listener: its certificate names the node and its address."""
     key = pki.new_key()
-    leaf = pki.issue(rig.ca, key, pki.Subject("kubelet", sans=(NOWHERE,)), usage="server", now=time.time())
+    leaf = pki.issue(rig.ca, key, pki.Subject("kubelet", sans=(name, NOWHERE)), usage="server", now=time.time())
     (rig.home / "kubelet.crt").write_bytes(leaf)
     (rig.home / "kubelet.key").write_bytes(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -337,6 +337,16 @@ async def test_without_a_tunnel_a_request_fails_clearly(rig: Rig, monkeypatch: p
     with pytest.raises(ApiError, match=r"error trying to reach service: dial tcp 198\.51\.100\.7:10250: .*refused"):
         await asyncio.wait_for(rig.proxied("n1"), 2)
     assert not rig.tunnels._awaited
+
+
+async def test_a_node_does_not_pass_for_another(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are for each node to choose, in its status and in its certificate: only the name counts."""
+    async with kubelet(rig, name="n2") as port:
+        await rig.node("n1", port)
+        rig.agent("n1", port)
+        await until(lambda: rig.tunnels.has("n1"))
+        with pytest.raises(ApiError, match=r"certificate verify failed: Hostname mismatch.*'n1'"):
+            await asyncio.wait_for(rig.proxied("n1"), 5)
 
 
 async def test_the_other_way_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,8 @@ class KubeletProxy:
             raise errors.service_unavailable(f"no preferred addresses found; node {node_name} has no address yet")
         endpoint = node.get("status", {}).get("daemonEndpoints", {}).get("kubeletEndpoint", {})
         port = int(endpoint.get("Port") or DEFAULT_PORT)
-        return await forward(request, Target(host, port, target, self._tls(), node=node_name), self._connect)
+        # Its address is the node's own word, its name is not: whoever answers must have the certificate of this name.
+        return await forward(request, Target(host, port, target, self._tls(), node_name, node=node_name), self._connect)
 
 
 def pod_path(verb: str, namespace: str, pod: str, container: str = "") -> str:

@@ -338,6 +338,7 @@ def body(**changes: Any) -> dict[str, Any]:
     [
         ({"node": "Bad_Name"}, "node name"),
         ({"node": "192.0.2.77"}, "must not be an IP address"),
+        ({"node": "a" * 64}, "no more than 63 characters between its dots"),
         ({"addresses": ["kubernetes.default.svc"]}, "addresses"),
         ({"addresses": ["192.0.2.1"] * 99}, "at most"),
         ({"clientRequest": "junk"}, "clientRequest"),

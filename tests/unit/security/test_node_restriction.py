@@ -15,8 +15,8 @@ NODE = UserInfo("system:node:n1", ("system:nodes", "system:authenticated"))
 MIRROR = {"kubernetes.io/config.mirror": "h"}
 
 
-def node(name: str = "n1", labels: dict[str, str] | None = None, taints: list[Any] | None = None) -> dict[str, Any]:
-    return {"metadata": {"name": name, "labels": labels or {}}, "spec": {"taints": taints or []}}
+def node(name: str = "n1", labels: dict[str, str] | None = None, taints: list[Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": labels or {}}, "spec": {"taints": taints or [], **spec}}
 
 
 def pod(on: str = "n1", annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
@@ -55,6 +55,10 @@ CASES: list[tuple[str, str, str, Any, Any, str]] = [
     ("Node", "", "UPDATE", node(labels={"node-restriction.kubernetes.io/x": "1"}), node(), "is not allowed to modify labels"),
     ("Node", "", "UPDATE", node(taints=TAINT), node(), "is not allowed to modify taints"),
     ("Node", "", "UPDATE", node(), node(taints=TAINT), "is not allowed to modify taints"),
+    ("Node", "", "CREATE", node(podCIDR="10.42.0.0/16"), None, "spec.podCIDR"),
+    ("Node", "", "UPDATE", node(podCIDRs=["0.0.0.0/0"]), node(), "spec.podCIDR"),
+    ("Node", "", "UPDATE", node(podCIDR="10.42.1.0/24", podCIDRs=["10.42.1.0/24"]), node(podCIDR="10.42.1.0/24"), "spec.podCIDR"),
+    ("Node", "", "UPDATE", node(podCIDR="10.42.1.0/24"), node(podCIDR="10.42.1.0/24"), OK),
     ("Node", "status", "UPDATE", node(), node(), OK),
     ("Node", "", "DELETE", None, node(), "is not allowed to delete itself"),
     ("Pod", "", "CREATE", pod(annotations=MIRROR), None, OK),

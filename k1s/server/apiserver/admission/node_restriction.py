@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Any
 
 from k1s.api.catalog import builtin
 from k1s.base import pki
@@ -137,6 +138,9 @@ class NodeRestriction(Step):
         if forbidden:
             verb = "set the following labels" if request.operation == "CREATE" else "modify labels"
             raise refuse(request, f"is not allowed to {verb}: {', '.join(forbidden)}")
+        # Not upstream's rule: others route a range to the node that has it, and the server dials pods through it.
+        if _ranges(new) != _ranges(old):
+            raise refuse(request, f'node "{node}" is not allowed to set or change spec.podCIDR and spec.podCIDRs')
         if request.operation == "UPDATE":
             if _taints(new) != _taints(old):
                 raise refuse(request, f'node "{node}" is not allowed to modify taints')
@@ -181,6 +185,11 @@ class NodeRestriction(Step):
 
 def _taints(node: Object) -> list[Object]:
     return [{k: v for k, v in t.items() if k != "timeAdded"} for t in (node.get("spec") or {}).get("taints") or ()]
+
+
+def _ranges(node: Object) -> tuple[Any, Any]:
+    spec = node.get("spec") or {}
+    return spec.get("podCIDR") or "", spec.get("podCIDRs") or []
 
 
 def _reserved(label: str) -> bool:
