@@ -106,8 +106,10 @@ class PodManager:
         self._weigh()
 
     def _neighbours(self, of: PodWorker | None) -> list[Object]:
-        workers = (w for w in self._workers.values() if w is not of and not w.finished and not w.stopped and w.ending is None)
-        return [w.allocated() for w in workers]
+        """Who holds resources here. What was deleted by force holds none: its place has been given away, as with kubelet."""
+        over = (w for w in self._workers.values() if w.finished or w.stopped or w.gone or w.ending is not None)
+        without = {id(of), *map(id, over)}
+        return [w.allocated() for w in self._workers.values() if id(w) not in without]
 
     def _refusal(self, pod: Object) -> Ending | None:
         """Only for a pod that is new here: one that has been taken stays."""

@@ -32,9 +32,11 @@ def binding(name: str, node: str) -> Object:
 
 async def test_binding(api: Api) -> None:
     await api.ok("POST", PODS, pod("p"))
+    await api.ok("PATCH", f"{PODS}/p/status", {"status": {"nominatedNodeName": "n1"}}, type=MERGE)
     assert (await api("POST", f"{PODS}/p/binding", binding("p", "n1"))).status == 201
     bound = await api.ok("GET", f"{PODS}/p")
     assert bound["spec"]["nodeName"] == "n1"
+    assert "nominatedNodeName" not in bound["status"]
     scheduled = bound["status"]["conditions"][0]
     assert scheduled["type"] == "PodScheduled" and scheduled["status"] == "True"
     again = await api("POST", f"{PODS}/p/binding", binding("p", "n2"))

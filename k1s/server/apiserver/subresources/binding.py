@@ -89,6 +89,8 @@ def _bound(entry: Entry, pods: Resource, meta: Object, node: str, now: str) -> O
         if meta.get(field):
             own[field] = {**(own.get(field) or {}), **meta[field]}
     status = pod.setdefault("status", {})
+    # The promise has been kept (KEP-5278): who counts promised nodes must not count this pod twice.
+    status.pop("nominatedNodeName", None)
     conditions = [c for c in status.get("conditions") or [] if c.get("type") != "PodScheduled"]
     status["conditions"] = [
         *conditions,
