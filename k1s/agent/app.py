@@ -129,6 +129,8 @@ async def _run(
         tls = holder.client_context()
         balancer = load_balancer.LoadBalancer(given, clock, lambda url: load_balancer.probe(url, tls), learned)
         transport = HttpTransport(balancer, tls)
+        # After an outage nobody knows which of the old connections still lead anywhere.
+        balancer.on_back.append(transport.disconnect)
         client = RestClient(transport, "kubelet", clock=clock)
         informers = WatchInformers(client, clock=clock, trims=Trimmer().trims)
         events = EventRecorder(client, "kubelet", host=joined.node_name, clock=clock)

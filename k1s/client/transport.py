@@ -32,6 +32,7 @@ Query = Sequence[tuple[str, str]]
 MAX_CONNECTIONS = 256
 CONNECT_TIMEOUT = 10.0
 DEAD_SECONDS = 15
+QUIET_SECONDS = 30
 REQUEST_TIMEOUT = 60.0
 _TOKEN_FILE_SECONDS = 60.0
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
@@ -116,11 +117,11 @@ def _import_aiohttp() -> ModuleType:
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
-    """A socket that notices a dead peer soon, so that neither a watch nor a heartbeat hangs on a server that vanished."""
+    """A socket that notices a dead peer soon when it sends something, and within a minute when it only listens."""
     family, kind, proto = address[0], address[1], address[2]
     sock = socket.socket(family=family, type=kind, proto=proto)
     sock.setblocking(False)
-    notice_dead_peer(sock, DEAD_SECONDS)
+    notice_dead_peer(sock, DEAD_SECONDS, quiet=QUIET_SECONDS)
     return sock
 
 
@@ -212,6 +213,7 @@ class HttpTransport:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if _timed_out(error):
                     self._servers.failed(url, _reason(error))
+                self._servers.choose()  # says so if all are away by now
                 raise TransportError(f"{method} {url}{path}: {_reason(error)}") from error
             else:
                 self._servers.worked(url)
