@@ -77,3 +77,20 @@ def test_pods_services_and_names(other: Hosts) -> None:
     other.kubectl("apply", "-f", "-", input=json.dumps(service("web")))
     eventually(lambda: fetch(other, "web") == "b", 10, "by name, from the other host")
     assert fetch(other, "web", pod="on-b") == "b", "from itself"
+
+
+def test_back_to_the_own_network(other: Hosts) -> None:
+    """Another backend at the next start: containerd takes its networks from elsewhere, new pods are ours."""
+    for host in other.hosts.values():
+        host.kill()
+        run("ip", "-n", host.netns, "route", "flush", "root", "10.42.0.0/16")
+        run("ip", "-n", host.netns, "link", "del", "cni0")
+    other.server.start("--network-backend=vxlan")
+    other["b"].join(other.url, other.token)
+    other.wait_ready()
+    other.kubectl("delete", "pod", "on-a", "on-b", "--grace-period=1")
+    test_pods_services_and_names(other)
+    for host in other.hosts.values():
+        links = run("ip", "-n", host.netns, "link").stdout
+        assert "k1s0" in links
+        assert "k1s-vxlan" in links
