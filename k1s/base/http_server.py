@@ -38,6 +38,7 @@ from k1s.base.sockets import notice_dead_peer
 
 with without_system_cas():
     from aiohttp import web
+    from aiohttp.http_exceptions import HttpProcessingError
     from aiohttp.web_protocol import RequestHandler
 
 log = logging.getLogger("k1s.http")
@@ -46,6 +47,8 @@ SLICE_BYTES = 1024 * 1024
 WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
 # Slow-loris: a connection that is quiet between two requests is closed.
 KEEPALIVE_SECONDS = 180.0
+# The same for one that never sends its first request (as upstream's ReadHeaderTimeout).
+FIRST_REQUEST_SECONDS = 32.0
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -85,13 +88,29 @@ async def listen(handler: Handler, *, host: str, port: int, tls: ssl.SSLContext 
 class _Connection(RequestHandler):
     """aiohttp's connection, which also remembers who is at the other end."""
 
-    __slots__ = ("peer", "remote")
+    __slots__ = ("_patience", "peer", "remote")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.peer = _peer_certificate(transport)
         address = transport.get_extra_info("peername")
         self.remote = address[0] if isinstance(address, tuple) else ""
+        self._patience = self._loop.call_later(FIRST_REQUEST_SECONDS, self._hear)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _hear(self) -> None:
+        if self._request_count == 0 and self.transport is not None:
+            self.transport.abort()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """What is no HTTP is its sender's fault, who must not fill our log."""
+        if isinstance(kw.get("exc_info"), HttpProcessingError):
+            self.log_debug(*args, **kw)
+        else:
+            super().log_exception(*args, **kw)
 
 
 class _Request(web.BaseRequest):
@@ -139,12 +158,18 @@ def _translate(wire: web.BaseRequest) -> Request:
         method=message.method,
         path=unquote(raw_path) if "%" in raw_path else raw_path,
         query=parse_qsl(query, keep_blank_values=True) if query else (),
-        headers=Headers(message.headers.items()),
+        headers=Headers(map(_readable, message.headers.items())),
         body=_Body(wire),
         raw_path=target,
         remote=connection.remote,
         peer=connection.peer,
     )
+
+
+def _readable(field: tuple[str, str]) -> tuple[str, str]:
+    """Bytes that are no UTF-8 reach us as surrogates, on which whoever writes them (a log, JSON) would break."""
+    name, value = field
+    return field if value.isascii() else (name, value.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import ipaddress
 import logging
 from email.utils import formatdate
@@ -137,7 +136,7 @@ class JoinHandler:
             signature = base64.b64decode(request.headers.get(SIGNATURE_HEADER, ""), validate=True)
             read = pki.read_certificate(certificate)
             good = pki.signed_by(certificate, self._certificates.client_ca_pem) and pki.verify(certificate, raw, signature)
-        except (pki.PkiError, binascii.Error) as error:
+        except ValueError as error:  # PkiError and binascii.Error are some
             raise _not_its_owner() from error
         if not good or (read.subject.common_name, read.subject.organizations) != (f"system:node:{name}", ("system:nodes",)):
             raise _not_its_owner()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
@@ -179,3 +180,59 @@ async def test_a_stream_whose_client_left_before_it_began_gives_back_what_it_hol
     wire = SimpleNamespace(_protocol=SimpleNamespace(transport=None))
     await http_server._send(wire, Stream(watch))  # type: ignore[arg-type]
     assert watch.closed
+
+
+async def ask(port: int, *lines: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\r\n".join([*lines, b"Host: x", b"Connection: close", b"", b""]))
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+async def test_header_fields_that_are_no_text(serve) -> None:
+    """Strangers send them, and everything else writes them on: into JSON, logs, other requests."""
+    seen: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request.headers["User-Agent"])
+        return Response()
+
+    port = await serve(handler)
+    for value in (b"a\xff\xfeb", "Zoë".encode()):
+        assert (await ask(port, b"GET / HTTP/1.1", b"User-Agent: " + value)).startswith(b"HTTP/1.1 200")
+    assert seen == ["a\ufffd\ufffdb", "Zoë"]
+    assert [text.encode().decode() for text in seen] == seen
+
+
+async def test_what_is_no_http_is_not_worth_a_line(serve, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: Request) -> Response:
+        if request.path == "/fault":
+            raise KeyError("ours")
+        return Response()
+
+    port = await serve(handler)
+    for lines in ((b"\xff\xfe / HTTP/1.1",), (b"GET /\xff HTTP/1.1",), (b"GET / HTTP/1.1", b"Content-Length: -5")):
+        assert b" 400 " in await ask(port, *lines)
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    await ask(port, b"GET /fault HTTP/1.1")
+    assert [record.levelname for record in caplog.records if record.levelno > logging.DEBUG] == ["ERROR"]
+
+
+async def test_a_connection_that_never_asks_is_closed(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(request: Request) -> Response:
+        await asyncio.sleep(0.3)
+        return Response()
+
+    monkeypatch.setattr(http_server, "FIRST_REQUEST_SECONDS", 0.1)
+    port = await serve(handler)
+    silent, one = await asyncio.open_connection("127.0.0.1", port)
+    slow, two = await asyncio.open_connection("127.0.0.1", port)
+    two.write(b"GET / HTTP/1.1\r\nHost: ")
+    asked = asyncio.create_task(ask(port, b"GET / HTTP/1.1"))
+    for reader, writer in ((silent, one), (slow, two)):
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), 2)
+        writer.close()
+    assert (await asked).startswith(b"HTTP/1.1 200")
