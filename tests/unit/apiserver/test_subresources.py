@@ -161,3 +161,24 @@ async def test_signing_requests_say_who_asked(api: Api) -> None:
     assert not sneaky["status"].get("conditions")
     approved = await api.ok("PATCH", f"{path}/c/approval", {"status": {"conditions": [condition]}}, type=MERGE)
     assert approved["status"]["conditions"][0]["type"] == "Approved"
+
+
+@pytest.mark.parametrize(
+    ("address", "proxied"),
+    [
+        ("10.42.0.5", True),
+        ("fd00:42::5", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("169.254.169.254", False),
+        ("fe80::1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("localhost", False),
+    ],
+)
+def test_addresses_that_a_pod_does_not_have(address: str, proxied: bool) -> None:
+    from k1s.server.apiserver.subresources.proxy import _is_proxyable
+
+    assert _is_proxyable(address) == proxied

@@ -6,6 +6,7 @@ Never does: look into bodies (rewrite.py does). Source: registry/core/{pod,servi
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import ssl
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ class ObjectProxy:
         address = pod.get("status", {}).get("podIP")
         if not address:
             raise errors.bad_request(f"address not allowed: pod {name} has no address yet")
+        if not _is_proxyable(str(address)):
+            raise errors.bad_request("address not allowed")
         number = int(port) if port.isdigit() else _first_port(pod)
         return await self._to(request, info, scheme, str(address), number)
 
@@ -105,6 +108,17 @@ class ObjectProxy:
         answer = await forward(request, target, self._connect)
         hosts = (f"{address}:{port}", request.headers.get("Host", ""))
         return Links(quote(prefix), hosts).answer(answer) if isinstance(answer, Stream) else answer
+
+
+def _is_proxyable(address: str) -> bool:
+    """A pod's address is its node's word: this server does not call on itself for it. Source: upstream proxyutil.IsProxyableIP."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    ip = mapped if mapped is not None else ip
+    return not (ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast)
 
 
 def _target_path(request: Request, info: RequestInfo) -> str:
