@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.unit.apiserver.conftest import DEPLOYMENTS, PODS, SERVICES, Api, deployment, pod
 
 MERGE = "application/merge-patch+json"

@@ -111,7 +111,7 @@ class ObjectProxy:
 
 
 def _is_proxyable(address: str) -> bool:
-    """A pod's address is its node's word: this server does not call on itself for it. Source: upstream proxyutil.IsProxyableIP."""
+    """A pod's address is its node's word: this server does not call itself. Source: upstream proxyutil.IsProxyableIP."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
