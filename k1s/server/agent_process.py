@@ -29,6 +29,8 @@ STOP_SECONDS = 15.0
 # An agent that lived this long had no trouble starting: its next death is a new story.
 _STEADY_SECONDS = 60.0
 _RESTART = Backoff(initial=0.2, maximum=30.0)
+# What the server was told, of which its agent must not hear: it joins this server, with the token in its file.
+_SERVERS_OWN = frozenset(("K1S_URL", "K1S_TOKEN", "K1S_TOKEN_FILE"))
 
 
 class AgentProcess:
@@ -84,7 +86,8 @@ class AgentProcess:
         return child
 
     def _spawn(self) -> _Child:
-        process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        environment = {name: value for name, value in os.environ.items() if name not in _SERVERS_OWN}
+        process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
         note = {"pid": process.pid, "started": start_time(process.pid), "argv": self._argv}
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._pid_file, json.dumps(note).encode())

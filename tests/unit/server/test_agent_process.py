@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from k1s.base.clock import REAL_CLOCK
 from k1s.base.pid_file import start_time
 from k1s.server.agent_process import AgentProcess, _Child
@@ -59,6 +61,19 @@ async def test_a_running_agent_is_adopted_and_one_with_other_options_replaced(tm
     # It is gone, which the one who adopted it does not know yet: ending it is still an orderly end.
     await asyncio.wait_for(child.stop(), 5)
     assert process._adopt() is None
+
+
+async def test_the_servers_own_token_is_not_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K1S_TOKEN", "secret-of-the-server")
+    monkeypatch.setenv("K1S_NODE_NAME", "n1")
+    out = tmp_path / "env"
+    process = AgentProcess(["sh", "-c", f"env > {out}.new; mv {out}.new {out}; sleep 1000"], tmp_path / "agent.json", REAL_CLOCK)
+    task = asyncio.create_task(process.run(lambda: None))
+    await _until(out.exists)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert "K1S_NODE_NAME=n1" in out.read_text()
+    assert "secret-of-the-server" not in out.read_text()
 
 
 async def test_a_note_of_another_boot_is_not_believed(tmp_path: Path) -> None:
