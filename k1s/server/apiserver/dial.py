@@ -5,7 +5,9 @@ Never does: speak HTTP; know how a tunnel works (server/tunnel).
 
 A target has one way or two; the second is started when the first fails or has not answered within its stagger (as RFC 8305
 does), and the first connection wins:
-- a node's agent, or another address of a node: the tunnel, then directly. The node beside this server: directly, then the tunnel.
+- a node's agent: the tunnel, then directly. The node beside this server: directly, then the tunnel.
+- another address that a node says it has: directly, then its tunnel. It may name an address that is somebody else's: so what it
+  says there is not final, and neither does a Service's address count.
 - a pod of another node: directly if this server's host is a node, too (the pod network reaches it), then the node's tunnel; on a
   host that is no node the tunnel first. Where the direct way was too slow or failed the tunnel goes first for REMEMBER seconds.
 - a Service's address: directly on a node; else through any tunnel, whose node knows the Service.
@@ -91,17 +93,19 @@ class Dialer:
         if self._tunnels is None:
             return [straight], STAGGER
         node, is_pod = (target.node, False) if target.node else self._owner(target.host)
+        claimed = not target.node and not is_pod
         if not node:
             via = self._any_tunnel(target.host)
             return [self._through(via, target)] if via else [straight], STAGGER
         through = self._through(node, target)
         if node == self._local:
-            return [straight, through] if self._tunnels.has(node) else [straight], STAGGER
+            second = _unbelieved(through) if claimed else through
+            return [straight, second] if self._tunnels.has(node) else [straight], STAGGER
         if not self._tunnels.has(node):
-            return [straight, through], 0.0
+            return [straight, _unbelieved(through) if claimed else through], 0.0
         if is_pod and self._local and self._clock.monotonic() >= self._slow.get(node, 0.0):
             return [straight, self._noted(node, through)], POD_STAGGER
-        return [through, straight], STAGGER
+        return ([straight, _unbelieved(through)] if claimed else [through, straight]), STAGGER
 
     def _through(self, node: str, target: Target) -> Way:
         async def way() -> Streams:
@@ -142,13 +146,26 @@ class Dialer:
         Ranges are the server's word, addresses the nodes' own: what two of them claim belongs to neither.
         """
         claims: list[str] = []
+        service = _within(host, self._services.split(","))
         for node in self._nodes.list():
             spec = node.get("spec", {})
             if _within(host, spec.get("podCIDRs") or (spec.get("podCIDR") or "",)):
                 return node["metadata"]["name"], True
-            if any(entry.get("address") == host for entry in node.get("status", {}).get("addresses") or ()):
+            if not service and any(entry.get("address") == host for entry in node.get("status", {}).get("addresses") or ()):
                 claims.append(node["metadata"]["name"])
         return (claims[0] if len(claims) == 1 else ""), False
+
+
+def _unbelieved(through: Way) -> Way:
+    """The tunnel of a node to an address that is its own by nothing but its word: the direct way may still do better."""
+
+    async def way() -> Streams:
+        try:
+            return await through()
+        except _Told as error:
+            raise error.__cause__ or error from None
+
+    return way
 
 
 async def direct(target: Target) -> Streams:

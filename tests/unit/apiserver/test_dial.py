@@ -105,7 +105,8 @@ async def got(made: Dialer, host: str, node: str = "") -> str:
         (NODE_B, "b", "a", ["tunnel b", "direct"]),
         (NODE_B, "b", "", ["tunnel b", "direct"]),
         ("192.0.2.0", "a", "a", ["direct", "tunnel a"]),
-        (NODE_B, "", "a", ["tunnel b", "direct"]),
+        (NODE_B, "", "a", ["direct", "tunnel b"]),
+        (NODE_B, "", "", ["direct", "tunnel b"]),
         (POD_ON_B, "", "a", ["direct", "tunnel b"]),
         (POD_ON_B, "", "", ["tunnel b", "direct"]),
         ("fd00:42:1::5", "", "", ["tunnel b", "direct"]),
@@ -127,6 +128,29 @@ async def test_the_order_of_ways(monkeypatch: pytest.MonkeyPatch, host: str, nod
     network.direct = network.through = True
     network.tried.clear()
     assert await got(made, host, node) == order[0].removeprefix("tunnel ") and network.tried == order[:1]
+
+
+async def test_what_a_node_says_of_itself_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the address of a webhook outside as its own, or that of a Service."""
+    network, nodes = Network(monkeypatch, "b"), Nodes()
+    outside, service = "203.0.113.9", "10.43.0.77"
+    nodes.objects[1]["status"] = {"addresses": [{"address": NODE_B}, {"address": outside}, {"address": service}]}
+    made, _ = dialer(network, nodes=nodes)
+    network.through = ssl.SSLError("certificate verify failed")
+    assert await got(made, outside) == "direct" and network.tried == ["direct"]
+    network.tried.clear()
+    # The true one is slow: a lie that comes first does not end it.
+
+    async def answers_late(target: Target) -> Any:
+        await asyncio.sleep(0.2)
+        return "direct", Writer(network, "direct")
+
+    monkeypatch.setattr(dial, "direct", answers_late)
+    for lie in (ssl.SSLError("certificate verify failed"), ConnectionRefusedError(111, "Connection refused")):
+        network.through = lie
+        assert await got(made, outside) == "direct"
+    assert network.tried == ["tunnel b", "tunnel b"]
+    assert made._owner(service) == ("", False)
 
 
 async def test_a_way_that_does_not_answer_gets_a_rival(monkeypatch: pytest.MonkeyPatch) -> None:
