@@ -31,6 +31,8 @@ if [ "$goal" = test ]; then
     need make make
     need git git
     need ethtool ethtool
+    # Another CNI plugin, with --network-backend none.
+    need /usr/lib/cni/bridge containernetworking-plugins
     # A host with a wrong clock, in tests/e2e/hosts.py.
     set -- /usr/lib/*/faketime/libfaketimeMT.so.1
     need "$1" libfaketime

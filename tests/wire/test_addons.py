@@ -118,6 +118,7 @@ async def test_a_file_of_the_user_replaces_what_k1s_ships(rig: Rig) -> None:
         await rig.until(lambda: rig.applied("traefik") == "True", 20)
         made = rig.find("Deployment", "traefik", "kube-system", "apps/v1")
         assert made is not None and made["spec"]["template"]["spec"]["containers"][0]["image"] == "k1s.io/traefik:1"
+        await rig.settled()  # the event of it, too
         before = rig.everything()
     async with rig.running(settings):
         await rig.settled()
