@@ -43,6 +43,8 @@ from k1s.client.transport import HttpTransport
 from k1s.cri.runtime import Runtime
 
 log = logging.getLogger("k1s.agent")
+# A node that the server forgets sooner after it has joined does not join once more by itself: its supervisor has more patience.
+_FORGOTTEN_SECONDS = 5.0
 Part = Callable[[AgentContext, Callable[[], None]], Awaitable[None]]
 
 
@@ -88,21 +90,28 @@ async def run(
     """Until cancelled. Raises StartError for what the user can mend."""
     limit_malloc_arenas()
     try:
-        when = await removal.ended_by(_run(config, clock, step, ready))
-        if when == removal.UNKNOWN:
-            # Only the server's memory has gone. What this machine has is kept until it has something better.
-            if not join.find_token(config):
-                raise StartError("the server does not know this node (a database from a backup?): start the agent with a token")
-            when = await removal.ended_by(_run(config, clock, step, ready, anew=True))
-        elif when == removal.AT_START and join.leave(config):
+        when = await _until_removed(config, clock, step, ready)
+        if when == removal.AT_START and join.leave(config):
             # Removed while this agent was away, and there is a token: whoever started it so wants it back.
             log.warning("this node was removed from its cluster: joining it again with the token")
-            when = await removal.ended_by(_run(config, clock, step, ready))
-        if when == removal.UNKNOWN:
-            raise StartError("the server gave this node a certificate and does not know it: see the server's log")
+            await _until_removed(config, clock, step, ready)
         await removal.rest(config, clock)
     except* (JoinError, ContainerdError, NodeFault) as group:
         raise StartError(str(group.exceptions[0])) from group
+
+
+async def _until_removed(config: AgentConfig, clock: Clock, step: Callable[[str], None], ready: Callable[[str], None]) -> str:
+    """Run, and join anew whenever the server has forgotten this node. removal.AT_START or LATER."""
+    when = await removal.ended_by(_run(config, clock, step, ready))
+    while when == removal.UNKNOWN:
+        # Only the server's memory has gone. What this machine has is kept until it has something better.
+        if not join.find_token(config):
+            raise StartError("the server does not know this node (a database from a backup?): start the agent with a token")
+        began = clock.monotonic()
+        when = await removal.ended_by(_run(config, clock, step, ready, anew=True))
+        if when == removal.UNKNOWN and clock.monotonic() - began < _FORGOTTEN_SECONDS:
+            raise StartError("the server has given this node a certificate and does not know it: see the server's log")
+    return when
 
 
 async def _run(

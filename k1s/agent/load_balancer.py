@@ -139,7 +139,10 @@ class LoadBalancer:
             self._current = kept[0]
         log.info("servers: %s", ", ".join(kept))
         if self._file is not None:
-            write_atomic(self._file, orjson.dumps({"servers": learned}, option=orjson.OPT_INDENT_2))
+            try:
+                write_atomic(self._file, orjson.dumps({"servers": learned}, option=orjson.OPT_INDENT_2))
+            except OSError as error:  # a full disk, most likely: they are learned again after a restart
+                log.warning("the list of servers cannot be written: %s", error)
         for handler in self.on_change:
             handler()
 

@@ -187,3 +187,15 @@ async def test_close_ends_the_search() -> None:
     await chosen.close()
     await clock.advance(60)
     assert not net.probes and load_balancer.PROBE_SECONDS < 10
+
+
+async def test_a_full_disk_is_no_reason_not_to_know_the_servers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "servers.json").mkdir()
+    (tmp_path / "servers.json" / "x").mkdir()
+    chosen, _ = balancer(Net(A, B), A)
+    chosen._file = tmp_path / "servers.json"  # cannot be replaced
+    heard: list[list[str]] = []
+    chosen.on_change.append(lambda: heard.append(chosen.urls))
+    chosen.learn([B])
+    assert heard == [[A, B]]
+    assert "cannot be written" in caplog.text

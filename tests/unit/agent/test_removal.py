@@ -194,21 +194,28 @@ async def test_a_start_of_a_node_that_the_server_does_not_know(agent: AgentConte
 async def test_joining_anew_when_the_server_does_not_know_this_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = []
 
+    clock = VirtualClock()
+
     async def run(*_: Any, anew: bool = False) -> None:
         runs.append(anew)
-        if not anew:
-            raise NodeUnknown(NAME)
-        await asyncio.get_running_loop().create_future()
+        if anew:
+            await clock.sleep(10 if len(runs) < 3 else 1)
+        raise NodeUnknown(NAME)
 
     monkeypatch.setattr(app, "_run", run)
     config = AgentConfig(data_dir=tmp_path / "d", token="K10x::node:y")
     (config.tls_dir).mkdir(parents=True)
     (config.tls_dir / "client.key").write_text("key")
-    task = asyncio.create_task(app.run(config))
-    await asyncio.sleep(0.01)
+    task = asyncio.create_task(app.run(config, clock=clock))
+    await clock.advance(5)
     assert runs == [False, True]
     assert (config.tls_dir / "client.key").exists()
-    task.cancel()
+    # Each time that it is forgotten, but for a server that forgets it at once.
+    await clock.advance(5)
+    assert runs == [False, True, True]
+    await clock.advance(5)
+    with pytest.raises(app.StartError, match="has given this node a certificate"):
+        await asyncio.wait_for(task, 5)
     with pytest.raises(app.StartError, match="start the agent with a token"):
         await app.run(dataclasses.replace(config, token=""))
 
