@@ -31,6 +31,8 @@ _NODE_TOKEN_USER = UserInfo("system:node-token", (bootstrap_token.GROUP,))
 # Hashes of secrets that were rotated away: an option that still names one must not bring it back.
 _ROTATED = "rotated-tokens"
 _ROTATED_KEPT = 64
+# Nothing slows guesses down; of random letters and digits this is enough.
+_SHORTEST = 12
 
 
 class JoinTokens:
@@ -92,6 +94,11 @@ def load_tokens(config: ServerConfig, server_ca: bytes) -> str:
             "--token names a token that was rotated away: the one in %s holds; take the option out", config.node_token_file
         )
         given = ""
+    if given and len(secret_of(given)) < _SHORTEST:
+        log.warning(
+            "--token is shorter than %d characters: who guesses it joins machines; without the option a random one is made",
+            _SHORTEST,
+        )
     out = ""
     for user, path in (("server", server_token_file(config.server_dir)), ("node", config.node_token_file)):
         secret = secret_of(given) if given else _stored(path) or secrets.token_hex(16)

@@ -44,6 +44,14 @@ def test_tokens_are_kept_private_and_survive_a_restart(config: ServerConfig) -> 
     assert load_tokens(config, CA) == given
 
 
+def test_a_token_that_can_be_guessed_is_told(config: ServerConfig, caplog: pytest.LogCaptureFixture) -> None:
+    load_tokens(replace(config, token="longer-than-that"), CA)
+    assert not caplog.records
+    load_tokens(replace(config, token="node:mine"), CA)
+    assert "who guesses it joins machines" in caplog.text
+    assert "mine" not in caplog.text
+
+
 @pytest.mark.parametrize("given", ["", "x", "node:", "K10::node:", "node:wrong", "abc.def", "abcdef.0123456789abcdef"])
 def test_tokens_that_are_not_ours(config: ServerConfig, informers: Any, given: str) -> None:
     load_tokens(config, CA)
