@@ -69,7 +69,9 @@ class Registry:
             verbs = resource.verbs
         verb = info.verb
         extra = self._extra.get((resource.group, resource.plural, name))
-        if verb not in verbs or (not name and info.name and verb in ("create",)):
+        # OPTIONS has no verb of its own, and is passed on by proxies as every other method is.
+        passed_on = name == "proxy" and not verb
+        if (verb not in verbs and not passed_on) or (not name and info.name and verb in ("create",)):
             raise method_not_allowed()
         if extra is not None:
             return extra

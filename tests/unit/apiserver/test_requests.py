@@ -15,6 +15,7 @@ from k1s.api.protobuf import decode_protobuf
 from k1s.base.http import Headers, Request
 from k1s.server.apiserver.flow import Flow
 from k1s.server.apiserver.negotiation import accepted
+from k1s.server.apiserver.registry import Registry
 from k1s.server.apiserver.request_info import parse
 from tests.unit.apiserver.conftest import CMS, Api, config_map, running
 
@@ -66,6 +67,17 @@ def test_paths_that_are_no_resources(path: str) -> None:
 
 def test_the_tail_of_a_proxy() -> None:
     assert parse(_request("GET", "/api/v1/namespaces/proxy/pods/p:80/proxy/a/proxy/b"), CATALOG).tail == "/a/proxy/b"
+
+
+def test_proxies_pass_options_on() -> None:
+    async def proxied(*_: object) -> None: ...
+
+    registry = Registry({("", "pods", "proxy"): proxied})  # type: ignore[dict-item]
+    path = "/api/v1/namespaces/d/pods/p"
+    assert registry.find(parse(_request("OPTIONS", f"{path}/proxy/"), CATALOG)) is proxied
+    with pytest.raises(ApiError) as refused:
+        registry.find(parse(_request("OPTIONS", path), CATALOG))
+    assert refused.value.code == 405
 
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"

@@ -82,7 +82,10 @@ async def test_eviction_asks_the_budget(api: Api) -> None:
     dry = await api("POST", f"{PODS}/p/eviction?dryRun=All", eviction)
     assert dry.status == 201 and not (await api.ok("GET", f"{PODS}/p"))["metadata"].get("deletionTimestamp")
     assert (await api("POST", f"{PODS}/p/eviction", eviction)).status == 201
-    assert (await api.ok("GET", f"{PODS}/p"))["metadata"]["deletionTimestamp"]
+    evicted = await api.ok("GET", f"{PODS}/p")
+    assert evicted["metadata"]["deletionTimestamp"]
+    why = next(c for c in evicted["status"]["conditions"] if c["type"] == "DisruptionTarget")
+    assert (why["status"], why["reason"]) == ("True", "EvictionByEvictionAPI")
     taken = (await api.ok("GET", f"{budgets}/b"))["status"]
     assert taken["disruptionsAllowed"] == 0 and list(taken["disruptedPods"]) == ["p"]
 

@@ -18,7 +18,7 @@ from k1s.base.http import Answer, Request
 from k1s.server.apiserver.answers import json_answer
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
 from k1s.server.apiserver.call import Call, check_kind, decode_body
-from k1s.server.apiserver.deletion import DeleteOptions, delete_object
+from k1s.server.apiserver.deletion import DeleteOptions, check_preconditions, delete_object
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.negotiation import body_form
 
@@ -51,8 +51,35 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     await _admit(call, eviction, options)
     if _needs_budget(pod.obj()):
         await _take_budget(call, pod, options)
+    if not options.dry_run:
+        await _say_why(call, name, options)
     await delete_object(server, call.stored, call.namespace, name, options, call.origin)
     return json_answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+
+async def _say_why(call: Call, name: str, options: DeleteOptions) -> None:
+    """The pod's condition DisruptionTarget, by which a Job's failure policy knows an eviction (KEP-3329)."""
+    server = call.server
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastProbeTime": None,
+        "lastTransitionTime": rfc3339(server.clock.now()),
+    }
+
+    async def change(entry: Entry) -> Object:
+        check_preconditions(call.stored, name, entry, options)
+        pod = entry.fresh()
+        status = pod.setdefault("status", {})
+        others = [c for c in status.get("conditions") or [] if c.get("type") != "DisruptionTarget"]
+        status["conditions"] = [*others, condition]
+        return pod
+
+    entry = await server.objects.guaranteed_update(call.stored, call.namespace, name, change, call.origin)
+    if options.resource_version:
+        options.resource_version = str(entry.revision)
 
 
 async def _admit(call: Call, eviction: Object, options: DeleteOptions) -> None:
