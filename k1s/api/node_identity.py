@@ -18,7 +18,6 @@ import hmac
 from typing import Any
 
 from k1s.api.errors import ApiError, service_unavailable
-from k1s.base.clock import parse_rfc3339, rfc3339
 
 Object = dict[str, Any]
 
@@ -65,8 +64,8 @@ def claimed(record: Object, fingerprint: str) -> dict[str, str]:
 
 
 def freed(record: Object, now: float) -> Object:
-    """The patch that takes the name from its key, which is remembered."""
-    data = {_FORMER: " ".join(_with_owner(record)), _FREED: rfc3339(now)}
+    """The patch that takes the name from its key, which is remembered. `now`: seconds since the epoch, as they are kept."""
+    data = {_FORMER: " ".join(_with_owner(record)), _FREED: str(int(now))}
     nothing = {_FINGERPRINT: None, _NODE_UID: None}
     return {"metadata": {"resourceVersion": record["metadata"].get("resourceVersion")}, "data": {**_encoded(data), **nothing}}
 
@@ -74,7 +73,7 @@ def freed(record: Object, now: float) -> Object:
 def seconds_kept(record: Object, now: float) -> float:
     """How long a record of a free name is still of use; one that does not say is not."""
     try:
-        return parse_rfc3339(_decoded(record, _FREED)) + KEPT_SECONDS - now
+        return int(_decoded(record, _FREED)) + KEPT_SECONDS - now
     except ValueError:
         return 0.0
 
