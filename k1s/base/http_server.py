@@ -297,6 +297,11 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     assert isinstance(wire, _Request)
     chunked = wire.version >= (1, 1)
     keep_alive = wire.keep_alive and chunked
+    if wire.method == "HEAD" or answer.status in (204, 304):
+        # A last chunk would be taken for the answer to the connection's next request (RFC 9112, 6.3).
+        transport.write(_head(answer.status, answer.content_type, answer.headers, wire.keep_alive, ""))
+        await _close(answer.chunks)
+        return _Sent(wire.keep_alive, answer.status)
     framing = "Transfer-Encoding: chunked" if chunked else ""
     transport.write(_head(answer.status, answer.content_type, answer.headers, keep_alive, framing))
     wire.stream_task = asyncio.current_task()

@@ -77,6 +77,8 @@ async def forward(request: Request, target: Target, connect: Connect) -> Answer:
     kept = [
         (k, v) for k, v in head.headers if k.lower() not in _HOP_HEADERS and k.lower() not in ("content-length", "content-type")
     ]
+    if request.method == "HEAD" or head.status in (204, 304):
+        writer.close()  # nobody will ask for the body that there is not
     return Stream(_body(reader, writer, head, request.method), head.status, head.get("content-type"), kept)
 
 

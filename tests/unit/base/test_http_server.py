@@ -106,6 +106,27 @@ async def test_stream_ends_orderly_and_the_connection_lives_on(serve) -> None:
             assert await answer.read() == b"{}"
 
 
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_a_stream_without_a_body_has_no_last_chunk(serve, method: str, status: int) -> None:
+    """It would be taken for the answer to the connection's next request."""
+
+    async def nothing() -> AsyncIterator[bytes]:
+        for chunk in ():
+            yield chunk
+
+    async def handler(request: Request) -> http.Answer:
+        return Stream(nothing(), status=status) if request.path == "/s" else Response(body=b"{}")
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", await serve(handler))
+    for line in (f"{method} /s", "GET /r"):
+        writer.write(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+        assert head.startswith(f"HTTP/1.1 {status if line.endswith('/s') else 200} ".encode())
+        assert b"chunked" not in head
+    assert await reader.readexactly(2) == b"{}"
+    writer.close()
+
+
 async def test_websocket_echo_picks_the_offered_protocol(serve) -> None:
     async def echo(socket: WebSocket) -> None:
         while True:
