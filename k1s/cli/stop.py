@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     # Each remembers its child's or its own process; the server first, or it would start the agent again.
     for file in (agent.run_dir / "server.json", agent.run_dir / "agent.json", agent.run_dir / "node.json"):
+        _leave_to_systemd(running(file), ["disable", "--now"] if verb == "uninstall" else ["stop"])
         _end(file)
     _take_back(agent)
     for path in doomed:
@@ -53,6 +55,34 @@ def run(words: Sequence[str]) -> int:
             path.unlink(missing_ok=True)
     shutil.rmtree(agent.run_dir, ignore_errors=True)
     return 0
+
+
+def _leave_to_systemd(pid: int, verb: Sequence[str]) -> None:
+    """End the unit whose main process this is: systemd would start what ends otherwise again (an agent would join anew)."""
+    unit = _unit(pid) if pid else ""
+    if not unit or _systemctl("show", "--property=MainPID", "--value", unit).strip() != str(pid):
+        return
+    print(f"systemctl {' '.join(verb)} {unit}")
+    _systemctl(*verb, unit)
+
+
+def _unit(pid: int) -> str:
+    """The systemd service whose control group holds the process, "" if there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    # "0::/system.slice/k1s.service", and with cgroups of version 1 "1:name=systemd:/system.slice/k1s.service"
+    parts = [part for line in lines for part in line.rpartition(":")[2].split("/")]
+    return next((part for part in parts if part.endswith(".service")), "")
+
+
+def _systemctl(*words: str) -> str:
+    """What it says, "" if there is no systemd."""
+    try:
+        return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
 
 
 def _end(file: Path) -> None:
