@@ -97,7 +97,7 @@ class ObjectProxy:
         if not info.tail and request.method in ("GET", "HEAD"):
             # Relative links of what is served need the slash.
             query = f"?{request.raw_path.partition('?')[2]}" if "?" in request.raw_path else ""
-            return Response(301, b"", headers=[("Location", quote(request.path) + "/" + query)])
+            return Response(301, b"", "", headers=[("Location", quote(request.path) + "/" + query)])
         forwarded = (
             ("X-Forwarded-Uri", quote(prefix + info.tail)),
             ("X-Forwarded-Host", request.headers.get("Host", "")),
