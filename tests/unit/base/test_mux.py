@@ -197,7 +197,7 @@ async def test_there_are_only_so_many_streams() -> None:
 
 async def test_a_reset_reaches_the_other_protocol() -> None:
     pair = Pair()
-    ours, one, theirs, two = await pair.stream()
+    _, one, theirs, two = await pair.stream()
     theirs.abort()
     await pair.run()
     assert isinstance(one.lost[0], ConnectionResetError) and two.lost == [None]
@@ -311,6 +311,14 @@ class Wire:
         await self.other.incoming.put(b"")
 
 
+async def until(happened: Callable[[], bool]) -> None:
+    for _ in range(1_000_000):
+        if happened():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not happen")
+
+
 async def test_pump_moves_megabytes_and_ends_with_the_connection() -> None:
     left, right = Wire(), Wire()
     left.other, right.other = right, left
@@ -324,14 +332,11 @@ async def test_pump_moves_megabytes_and_ends_with_the_connection() -> None:
     for _ in range(50):
         stream.write(b"z" * 100_000)
     stream.write_eof()
-    while not accepted:
-        await asyncio.sleep(0)
+    await until(lambda: bool(accepted))
     accepted[0].accept()
     accepted[0].start(end)
     await asyncio.wait_for(stream.opened, 5)
-    async with asyncio.timeout(10):
-        while not end.eof:
-            await asyncio.sleep(0)
+    await until(lambda: end.eof)
     assert len(end.data) == 5_000_000
     await left.close()
     await right.close()
