@@ -152,6 +152,61 @@ def test_logs_and_exec_of_every_host(web: Hosts) -> None:
         web.kubectl("logs", "-n", NAMESPACE, name_of(found[0]))
 
 
+LOCAL = """
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: late}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: on-b}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: late
+  local: {path: PATH}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [b]}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: late
+  resources: {requests: {storage: 1Gi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: keeper}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: docker.io/library/busybox:1.36
+    command: [sh, -c, "hostname >> /data/names; sleep 1000"]
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+"""
+
+
+def test_a_pod_goes_where_its_local_volume_is(web: Hosts) -> None:
+    path = web["b"].home / "volume"
+    path.mkdir()
+    web.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=LOCAL.replace("PATH", str(path)))
+    try:
+        web.kubectl("wait", "--for=condition=Ready", "pod/keeper", "-n", NAMESPACE, "--timeout=30s")
+        assert web.get("pod", "keeper", "-n", NAMESPACE)["spec"]["nodeName"] == "b"
+        assert (path / "names").read_text() == "keeper\n"
+    finally:
+        web.kubectl("delete", "-n", NAMESPACE, "--wait=false", "pod/keeper", "pvc/data", check=False)
+        web.kubectl("delete", "--wait=false", "pv/on-b", "storageclass/late", check=False)
+
+
 def test_a_new_address(web: Hosts) -> None:
     """DHCP gives host c another address: Ready again, pods reachable again, no restart of any pod."""
     before = containers(web)

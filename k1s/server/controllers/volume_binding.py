@@ -10,12 +10,11 @@ Source: upstream pkg/controller/volume/persistentvolume.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 
-from k1s.api import meta, quantity
+from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
-from k1s.api.selectors import labels_from
+from k1s.api.volume_match import NO_PROVISIONER, SELECTED_NODE, capacity, class_of, is_for, matches
 from k1s.client.interface import Object
 from k1s.server.controllers import nodes
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch, same
@@ -26,51 +25,19 @@ STORAGE_CLASS, NODE, POD = builtin("StorageClass"), builtin("Node"), builtin("Po
 BOUND = "pv.kubernetes.io/bind-completed"
 BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 PROVISIONERS = ("volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner")
-SELECTED_NODE = "volume.kubernetes.io/selected-node"
-NO_PROVISIONER = "kubernetes.io/no-provisioner"
-_OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
-
-
-def class_of(obj: Object) -> str:
-    return str(meta.annotations(obj).get(_OLD_CLASS) or (obj.get("spec") or {}).get("storageClassName") or "")
-
-
-def is_for(volume: Object, claim: Object) -> bool:
-    """The volume's claimRef names the claim (with its UID, if it has one)."""
-    reference = volume["spec"].get("claimRef")
-    if not reference or (reference.get("namespace"), reference["name"]) != (meta.namespace(claim), meta.name(claim)):
-        return False
-    return reference.get("uid") in (None, "", meta.uid(claim))
 
 
 def best_match(claim: Object, volumes: Iterable[Object], node: Object | None) -> Object | None:
     """The smallest volume that will do; one that was reserved for the claim goes first."""
     fitting = [v for v in volumes if not meta.is_deleting(v) and _fits(claim, v, node)]
     reserved = [v for v in fitting if v["spec"].get("claimRef")]
-    return min(reserved or fitting, key=lambda v: (_capacity(v), meta.name(v)), default=None)
-
-
-def _capacity(obj: Object) -> Decimal:
-    spec = obj["spec"]
-    amounts = spec.get("capacity") or (spec.get("resources") or {}).get("requests") or {}
-    return quantity.parse(amounts.get("storage", 0))
+    return min(reserved or fitting, key=lambda v: (capacity(v), meta.name(v)), default=None)
 
 
 def _fits(claim: Object, volume: Object, node: Object | None) -> bool:
-    wanted, given = claim["spec"], volume["spec"]
-    if given.get("claimRef") and not is_for(volume, claim):
+    if not matches(claim, volume):
         return False
-    if _capacity(volume) < _capacity(claim) or class_of(volume) != class_of(claim):
-        return False
-    if wanted.get("volumeMode", "Filesystem") != given.get("volumeMode", "Filesystem"):
-        return False
-    if not set(wanted.get("accessModes") or ()) <= set(given.get("accessModes") or ()):
-        return False
-    if (wanted.get("volumeAttributesClassName") or "") != (given.get("volumeAttributesClassName") or ""):
-        return False
-    if wanted.get("selector") is not None and not labels_from(wanted["selector"]).matches(meta.labels(volume)):
-        return False
-    required = (given.get("nodeAffinity") or {}).get("required")
+    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
     if node is None or required is None:
         return True
     affinity = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}

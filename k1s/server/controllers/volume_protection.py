@@ -1,7 +1,7 @@
 """Volume protection: claims, volumes and attribute classes that are in use are not taken away.
 
 Watches: PersistentVolumeClaims, PersistentVolumes, VolumeAttributesClasses (own key), Pods (the claims they use).
-Keys: claim/<namespace>/<name>, volume/<name>, class/<name>. Owns: `claims_of` (pure).
+Keys: claim/<namespace>/<name>, volume/<name>, class/<name>.
 Admission puts the finalizers on; here they are taken off when the last user has gone. Source: upstream
 pkg/controller/volume/{pvcprotection,pvprotection,vacprotection}.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from k1s.api import meta
 from k1s.api.catalog import Resource, builtin
 from k1s.api.errors import ApiError
+from k1s.api.volume_match import claims_of
 from k1s.client.controller import KeysOf
 from k1s.client.interface import Object
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch
@@ -25,17 +26,6 @@ FINALIZERS = {
     "class": "kubernetes.io/vac-protection",
 }
 BY_CLAIM = "pods-by-claim"
-
-
-def claims_of(pod: Object) -> list[str]:
-    """The keys of the claims a pod names, those of its ephemeral volumes included."""
-    out = []
-    for volume in (pod.get("spec") or {}).get("volumes") or ():
-        if volume.get("persistentVolumeClaim"):
-            out.append(f"{meta.namespace(pod)}/{volume['persistentVolumeClaim']['claimName']}")
-        elif volume.get("ephemeral"):
-            out.append(f"{meta.namespace(pod)}/{meta.name(pod)}-{volume['name']}")
-    return out
 
 
 def scheduled_claims(pod: Object) -> list[str]:

@@ -21,7 +21,8 @@ from k1s.server.scheduler import cycle, preemption
 from k1s.server.scheduler.plugin import EventKind
 from k1s.server.scheduler.profile import PLUGINS, SCHEDULER_NAME
 from k1s.server.scheduler.queue import QueuedPod, SchedulingQueue
-from k1s.server.scheduler.snapshot import PodInfo, Snapshot
+from k1s.server.scheduler.snapshot import PodInfo, Snapshot, Storage
+from k1s.server.scheduler.storage import InformerStorage
 
 log = logging.getLogger("k1s.scheduler")
 
@@ -36,11 +37,14 @@ async def run(client: Client, informers: InformerFactory, clock: Clock, ready: C
     namespaces = informers.informer(builtin("Namespace"))
     await budgets.synced()
     await namespaces.synced()
-    scheduler = Scheduler(client, clock, events, budgets)
+    storage = InformerStorage(informers)
+    await storage.synced()
+    scheduler = Scheduler(client, clock, events, budgets, storage)
     nodes, pods = informers.informer(builtin("Node")), informers.informer(builtin("Pod"))
     await nodes.synced()
     await pods.synced()
     namespaces.add_handler(scheduler.namespace_changed)
+    storage.add_handler(scheduler.storage_changed)
     nodes.add_handler(scheduler.node_changed)
     pods.add_handler(scheduler.pod_changed)
     ready()
@@ -59,9 +63,11 @@ class _Decision:
 class Scheduler:
     """The state of one scheduler; handlers may be called from any task of the loop."""
 
-    def __init__(self, client: Client, clock: Clock, events: EventRecorder, budgets: Informer) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, events: EventRecorder, budgets: Informer, storage: Storage | None = None
+    ) -> None:
         self._client, self._clock, self._events, self._budgets = client, clock, events, budgets
-        self._queue, self._snapshot = SchedulingQueue(), Snapshot()
+        self._queue, self._snapshot = SchedulingQueue(), Snapshot(storage)
         self._wake = asyncio.Event()
         self._bindings = asyncio.Semaphore(MAX_BINDINGS)
         self._pods = builtin("Pod")
@@ -71,6 +77,9 @@ class Scheduler:
             self._snapshot.namespaces[meta.name(new)] = meta.labels(new)
         elif old is not None:
             self._snapshot.namespaces.pop(meta.name(old), None)
+
+    def storage_changed(self, old: Object | None, new: Object | None) -> None:
+        self._happened("storage-changed")
 
     def node_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None:

@@ -43,7 +43,9 @@ def schedule(pod: PodInfo, snapshot: Snapshot, plugins: Sequence[Plugin]) -> Pla
     for plugin in plugins:
         refusal = plugin.prepare(pod, state)
         if refusal is not None:
-            return Unfit(", ".join(refusal.reasons), frozenset({plugin.name}), gated=plugin.name == "SchedulingGates")
+            if plugin.name == "SchedulingGates":
+                return Unfit(", ".join(refusal.reasons), frozenset({plugin.name}), gated=True)
+            return _nowhere(len(snapshot), plugin.name, refusal)
     if not len(snapshot):
         return Unfit(NO_NODES, frozenset(plugin.name for plugin in plugins))
     fitting: list[NodeInfo] = []
@@ -67,6 +69,13 @@ def schedule(pod: PodInfo, snapshot: Snapshot, plugins: Sequence[Plugin]) -> Pla
     if len(fitting) == 1:
         return Placed(fitting[0].name)
     return Placed(_best(pod, fitting, state, plugins))
+
+
+def _nowhere(nodes: int, plugin: str, refusal: Refusal) -> Unfit:
+    """What holds for every node alike."""
+    reasons = f"0/{nodes} nodes are available: {', '.join(refusal.reasons)}."
+    message = f"{reasons} preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
+    return Unfit(message, frozenset({plugin}), reasons=reasons)
 
 
 def first_refusal(pod: PodInfo, node: NodeInfo, state: CycleState, plugins: Sequence[Plugin]) -> tuple[str, Refusal] | None:

@@ -16,7 +16,7 @@ Object = Mapping[str, Any]
 MAX_SCORE = 100
 
 # What may change so that a pod fits which did not. A pod change is of the pod itself or of one already placed.
-EventKind = Literal["node-added", "node-updated", "pod-added", "pod-updated", "pod-removed"]
+EventKind = Literal["node-added", "node-updated", "pod-added", "pod-updated", "pod-removed", "storage-changed"]
 
 
 @dataclass(frozen=True, slots=True)

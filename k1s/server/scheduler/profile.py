@@ -16,6 +16,7 @@ from k1s.server.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from k1s.server.scheduler.plugins.scheduling_gates import SchedulingGates
 from k1s.server.scheduler.plugins.taint_toleration import TaintToleration
 from k1s.server.scheduler.plugins.topology_spread import PodTopologySpread
+from k1s.server.scheduler.plugins.volume_binding import VolumeBinding
 
 SCHEDULER_NAME = "default-scheduler"
 
@@ -28,6 +29,7 @@ PLUGINS: tuple[Plugin, ...] = (
     NodePorts(),
     NodeResourcesFit(),
     NodeResourcesBalancedAllocation(),
+    VolumeBinding(),
     PodTopologySpread(),
     InterPodAffinity(),
     ImageLocality(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from k1s.api import meta
 from k1s.server.scheduler import resources
@@ -83,10 +83,36 @@ class NodeInfo:
         }
 
 
+class Storage(Protocol):
+    """Claims, volumes and classes as the caches have them."""
+
+    def claim(self, namespace: str, name: str) -> Object | None: ...
+    def volume(self, name: str) -> Object | None: ...
+    def volumes(self) -> Iterable[Object]: ...
+    def storage_class(self, name: str) -> Object | None: ...
+
+
+class NoStorage:
+    """A cluster without any."""
+
+    def claim(self, namespace: str, name: str) -> Object | None:
+        return None
+
+    def volume(self, name: str) -> Object | None:
+        return None
+
+    def volumes(self) -> Iterable[Object]:
+        return ()
+
+    def storage_class(self, name: str) -> Object | None:
+        return None
+
+
 class Snapshot:
     """All nodes by name. Pods on nodes that are not known yet are kept until the node comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.storage: Storage = storage or NoStorage()
         self._nodes: dict[str, NodeInfo] = {}
         self._known: set[str] = set()
         self._placed: dict[str, str] = {}  # pod uid -> node name
@@ -137,7 +163,7 @@ class Snapshot:
 
     def with_node(self, node: NodeInfo) -> Snapshot:
         """The same with another state of one node; what it shares with this one must not be changed."""
-        other = Snapshot()
+        other = Snapshot(self.storage)
         other._nodes = {**self._nodes, node.name: node}
         other._known = self._known
         other.namespaces = self.namespaces
