@@ -11,15 +11,13 @@ Messages are only a reason to look, so losing some of them is no more than one.
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 import struct
 from collections.abc import AsyncIterator
 from types import TracebackType
 
 from k1s.net.netlink import attributes
+from k1s.net.notifications import Notifications
 
-_NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 1, 5, 7, 9, 11  # RTNLGRP_*
 _NEW_LINK, _NEW_ADDRESS, _DEL_ADDRESS, _NEW_ROUTE, _DEL_ROUTE = 16, 20, 21, 24, 25
 # Addresses of a narrower scope (a link's own, the host's) are of no use to others, and each pod brings one.
@@ -30,28 +28,22 @@ _MAIN_TABLE = 254
 _UP = 0x1
 _ALL = 0xFFFFFFFF
 _MASTER = 10  # IFLA_MASTER
-_MESSAGE = 1 << 16
 
 
 class AddressWatch:
     """As a context manager. It hears of the network namespace that the thread was in when it was made."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
-        )
-        self._socket.bind((0, 0))
-        for group in (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE):
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         self._changed = asyncio.Event()
+        groups = (_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE)
+        self._notifications = Notifications(groups, self._told, self._changed.set)
 
     def __enter__(self) -> AddressWatch:
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self._notifications.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
+        self._notifications.__exit__(kind, error, trace)
 
     async def wait(self) -> None:
         """Return when something has changed since the last call; many changes at once are one."""
@@ -65,30 +57,9 @@ class AddressWatch:
             await self.wait()
             yield
 
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._changed.set()
-                continue
-            if matters(data):
-                self._changed.set()
-
-
-def matters(data: bytes) -> bool:
-    """Whether one of a datagram's messages is about an address or the way out of this host."""
-    offset = 0
-    while offset + 16 <= len(data):
-        size, kind = struct.unpack_from("=IH", data, offset)
-        if _matters(kind, data[offset + 16 : offset + size]):
-            return True
-        offset += (max(size, 16) + 3) & ~3
-    return False
+    def _told(self, kind: int, body: bytes) -> None:
+        if _matters(kind, body):
+            self._changed.set()
 
 
 def _matters(kind: int, body: bytes) -> bool:

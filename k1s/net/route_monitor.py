@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -22,9 +21,9 @@ from k1s.net import names
 from k1s.net.family import Network
 from k1s.net.link import IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, INFO_KIND, index_of
 from k1s.net.netlink import attributes, string
+from k1s.net.notifications import Notifications
 from k1s.net.route import PROTOCOL
 
-_NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
 # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF
 _GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 _NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _DELETE_ADDRESS = 16, 17, 20, 21
@@ -35,7 +34,6 @@ _MOST_LINKS = 32
 _RTA_DST, _MAIN = 1, 254
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _RECEIVE_BUFFER = 1 << 20
-_MESSAGE = 1 << 16
 
 
 class RouteMonitor:
@@ -46,29 +44,26 @@ class RouteMonitor:
 
     def __init__(self, ranges: Sequence[Network], is_pod_link: Callable[[str], bool] = lambda name: False) -> None:
         self._ranges, self._is_pod_link = tuple(ranges), is_pod_link
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
-        )
+        self._changed = asyncio.Event()
+        self._notifications = Notifications((), self._told, self._changed.set)
+        self._socket = self._notifications.socket
         self._own: set[int] = set()
         self._uplink = 0
         # Of our links and the uplink: what counts of them, as last told.
         self._seen: dict[int, tuple[int, bytes, int]] = {}
-        self._changed = asyncio.Event()
         # A burst of pods must not cost us messages.
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        self._socket.bind((0, 0))
         self._attach_filter(0)
         self.refresh()
-        for group in _GROUPS:
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        # Only now: before the filter, every neighbour would be heard of.
+        self._notifications.join(_GROUPS)
 
     def __enter__(self) -> RouteMonitor:
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self._notifications.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
+        self._notifications.__exit__(kind, error, trace)
 
     def refresh(self) -> bool:
         """Links of ours have (perhaps) been made anew: know their numbers. Whether they are others than before, so that
@@ -109,23 +104,9 @@ class RouteMonitor:
         filter_program = struct.pack("@HP", len(program), ctypes.addressof(buffer))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
 
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._changed.set()
-                continue
-            offset = 0
-            while offset + 16 <= len(data):
-                size, kind = struct.unpack_from("=IH", data, offset)
-                if self._matters(kind, data[offset + 16 : offset + size]):
-                    self._changed.set()
-                offset += (max(size, 16) + 3) & ~3
+    def _told(self, kind: int, body: bytes) -> None:
+        if self._matters(kind, body):
+            self._changed.set()
 
     def _matters(self, kind: int, body: bytes) -> bool:
         if kind in (_NEW_LINK, _DELETE_LINK) and len(body) >= 16:

@@ -87,7 +87,7 @@ async def test_addresses_of_pools_wake_nobody(watch: AddressWatch, host: str) ->
 
 
 async def test_lost_messages_are_a_reason_to_look(watch: AddressWatch, host: str) -> None:
-    watch._socket.setsockopt(1, 8, 2304)  # SO_RCVBUF, the least there is
+    watch._notifications.socket.setsockopt(1, 8, 2304)  # SO_RCVBUF, the least there is
     # In this thread, so that the event loop cannot read meanwhile.
     batch = "".join(f"route add 198.18.{n}.0/24 dev up0\n" for n in range(200))
     path = Path(f"/tmp/k1st{os.getpid()}.batch")

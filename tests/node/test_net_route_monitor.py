@@ -45,7 +45,8 @@ async def monitor(host: str) -> AsyncIterator[RouteMonitor]:
         up = link.find("up0")
         assert up is not None
         found.follow_uplink(up.index)
-        await heard(found)  # what still comes of the set-up
+        while await heard(found):  # what still comes of the set-up
+            pass
         yield found
 
 

@@ -22,7 +22,7 @@ from k1s.base.clock import Clock
 from k1s.net.announce import gratuitous, holder, packet, uplinks
 from k1s.net.announce.channel import Channel
 from k1s.net.announce.election import BEAT_SECONDS, DEAD_SECONDS, LISTEN_SECONDS, Election
-from k1s.net.announce.uplinks import LinkWatch, Uplink
+from k1s.net.announce.uplinks import Uplink
 
 # A neighbour that misses the first learns by the others.
 _REPEATS = (0.0, 0.3, 1.0, 3.0)
@@ -109,7 +109,7 @@ class Announcer:
             while True:
                 active = bool(self._all and self._key)
                 if active and not watching:
-                    watch.enter_context(LinkWatch(self._links_changed))
+                    watch.enter_context(uplinks.watch(self._links_changed))
                 elif not active and watching:
                     watch.close()
                 watching = active

@@ -6,19 +6,16 @@ Never does: change anything.
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 
 from k1s.net.names import BALANCER_LINK
 from k1s.net.netlink import RouteSocket, attributes
+from k1s.net.notifications import Notifications
 
-_NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
 _GROUP_LINK, _GROUP_IPV4, _GROUP_IPV6 = 1, 5, 9
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
 _NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
@@ -27,7 +24,6 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _LOOPBACK, _RUNNING, _NO_ARP = 0x8, 0x40, 0x80
 _ETHERNET = 1
 _SCOPE_SITE = 200
-_MESSAGE = 1 << 16
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -79,52 +75,18 @@ def _link(message: bytes) -> tuple[int, str, bytes] | None:
     return (index, name, mac) if useful and not name.startswith("k1s") and _IFLA_MASTER not in fields else None
 
 
-class LinkWatch:
-    """Calls `changed` when addresses, or links that have some, may have changed. As a context manager."""
+def watch(changed: Callable[[], None]) -> Notifications:
+    """Calls `changed` when addresses, or links that have some, may have changed. A context manager."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
-        self._socket.bind((0, 0))
-        for group in (_GROUP_LINK, _GROUP_IPV4, _GROUP_IPV6):
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    def told(kind: int, body: bytes) -> None:
+        if matters(kind, body):
+            changed()
 
-    def __enter__(self) -> LinkWatch:
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
-
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._changed()
-                continue
-            if matters(data):
-                self._changed()
+    return Notifications((_GROUP_LINK, _GROUP_IPV4, _GROUP_IPV6), told, changed)
 
 
-def matters(data: bytes) -> bool:
-    """Whether one of a datagram's messages may be about an uplink or an address that we hold; k1s's pods' links are not."""
-    offset = 0
-    while offset + 16 <= len(data):
-        size, kind = struct.unpack_from("=IH", data, offset)
-        if _matters(kind, data[offset + 16 : offset + size]):
-            return True
-        offset += (max(size, 16) + 3) & ~3
-    return False
-
-
-def _matters(kind: int, body: bytes) -> bool:
+def matters(kind: int, body: bytes) -> bool:
+    """Whether the message may be about an uplink or an address that we hold; k1s's pods' links are not."""
     if kind == _DELETE_ADDRESS:
         return True
     if kind == _NEW_ADDRESS and len(body) >= 8:

@@ -316,10 +316,6 @@ def test_an_address_belongs_to_the_link_of_its_range(address: str, link: str | N
     assert (found.name if found else None) == link
 
 
-def message(kind: int, body: bytes) -> bytes:
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
-
-
 @pytest.mark.parametrize(
     ("kind", "head", "name", "matters"),
     [
@@ -341,4 +337,4 @@ def test_only_what_may_concern_us_wakes_us(kind: int, head: tuple[int, ...] | No
         assert name is not None
         text = name.encode() + b"\0"
         body = struct.pack("=BxHiII", 0, 1, 1, 0x41, 0) + struct.pack("=HH", 4 + len(text), 3) + text
-    assert uplinks.matters(message(kind, body)) is matters
+    assert uplinks.matters(kind, body) is matters
