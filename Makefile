@@ -41,9 +41,10 @@ fix:
 	$(PYTHON) -m ruff check --fix k1s tests bench packaging
 	$(PYTHON) packaging/flags_doc.py
 
+# Two files at a time: most of these tests wait for clusters. Each half has clusters of its own.
 test:
 	@sh packaging/prepare.sh test
-	$(PYTHON) -m pytest -q tests
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile tests
 
 unit:
 	$(PYTHON) -m pytest -q -m "not root and not e2e" tests
