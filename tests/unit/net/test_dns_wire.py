@@ -71,6 +71,8 @@ def test_too_long_becomes_truncated() -> None:
 @pytest.mark.parametrize(
     "message",
     [b"", b"\0" * 11, query()[:20], query(size=1232)[:-3], query()[:4] + b"\0\2" + query()[6:], query()[:-1]],
+    # Names of their own: a question has another number each time.
+    ids=["nothing", "no-head", "half-a-name", "half-an-option", "two-questions", "half-a-class"],
 )
 def test_garbage_is_refused(message: bytes) -> None:
     with pytest.raises(FormatError):
