@@ -442,13 +442,17 @@ async def probes_restart_and_hold_back(bench: Lab) -> None:
     await bench.run("probes", "sleep", "1000", container={"livenessProbe": live, "readinessProbe": ready})
     obj = await bench.until("probes", lambda o: "running" in state(o)["state"], "running")
     assert not is_ready(obj)
+
+    async def told() -> bool:
+        return any(m.startswith("Readiness probe failed:") for _, m in await bench.events("probes"))
+
+    await eventually(told)
     await bench.exec(obj, "touch", "/tmp/ready")
     obj = await bench.until("probes", is_ready, "ready")
     await bench.exec(obj, "touch", "/tmp/ill")
     obj = await bench.until("probes", lambda o: state(o)["restartCount"] == 1, "restarted")
     messages = [m for _, m in await bench.events("probes")]
     assert "Container c failed liveness probe, will be restarted" in messages
-    assert any(m.startswith("Readiness probe failed:") for m in messages)
     await bench.delete("probes")
 
 

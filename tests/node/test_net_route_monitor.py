@@ -27,6 +27,8 @@ POD = names.veth("c1", "eth0")
 @pytest.fixture
 def host() -> Iterator[str]:
     with netlab.namespace() as name, netns.entered(netlab.path_of(name)):
+        # Else the kernel goes on telling of its own IPv6 addresses for seconds.
+        Path("/proc/sys/net/ipv6/conf/default/dad_transmits").write_text("0")
         link.ensure_link("k1s0", "bridge", mac="02:6b:0a:2a:01:01", addresses=["10.42.1.1/24"])
         link.ensure_link("up0", "bridge", addresses=["192.0.2.1/24"])
         for command in (

@@ -191,7 +191,8 @@ async def test_a_file_that_cannot_be_read_changes_nothing(
         await rig.until(lambda: rig.applied("a") == "True")
         with caplog.at_level(logging.ERROR, "k1s.addons"):
             file.write_text(text)
-            await rig.until(lambda: rig.applied("a") == "False")
+            await rig.until(lambda: rig.applied("a") == "False" and any(str(file) in r.getMessage() for r in caplog.records))
+            await rig.settled()
             lines = [r.getMessage() for r in caplog.records if str(file) in r.getMessage()]
         assert len(lines) == 1 and says in lines[0] and "\n" not in lines[0], lines
         assert rig.data("a") == "1" and rig.find("ConfigMap", "ok") is None
