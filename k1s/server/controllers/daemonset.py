@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.api.clone import clone
+from k1s.api.node_affinity import allows_pod
 from k1s.api.selectors import LabelSelector, labels_from
 from k1s.base.backoff import Backoff
 from k1s.client.interface import Object
@@ -46,7 +47,7 @@ def should_run(daemon: Object, node: Object) -> tuple[bool, bool]:
     """(a pod should be started here, a pod that is here may stay)."""
     spec = daemon["spec"]["template"].get("spec") or {}
     pinned = spec.get("nodeName")
-    if (pinned and pinned != meta.name(node)) or not nodes.affinity_allows(spec, node):
+    if (pinned and pinned != meta.name(node)) or not allows_pod(spec, node):
         return False, False
     tolerations, taints = tolerations_of(spec), nodes.taints_of(node)
     may_stay = not nodes.untolerated(tolerations, taints, ("NoExecute",))

@@ -95,36 +95,3 @@ def _compares(operator: str, wanted: str, found: str) -> bool:
 
 def untolerated(tolerations: Sequence[Object], taints: Iterable[Object], effects: Sequence[str]) -> list[Object]:
     return [t for t in taints if t.get("effect") in effects and not any(tolerates(tol, t) for tol in tolerations)]
-
-
-def affinity_allows(spec: Object, node: Object) -> bool:
-    """The pod spec's nodeSelector and required node affinity hold on the node."""
-    labels = meta.labels(node)
-    if any(labels.get(k) != v for k, v in (spec.get("nodeSelector") or {}).items()):
-        return False
-    required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is None:
-        return True
-    return any(_term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
-
-
-def _term_matches(term: Object, node: Object) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False  # an empty term selects nothing
-    by_label = all(_requirement_holds(r, meta.labels(node).get(r["key"])) for r in expressions)
-    return by_label and all(r["key"] == "metadata.name" and _requirement_holds(r, meta.name(node)) for r in fields)
-
-
-def _requirement_holds(requirement: Object, value: str | None) -> bool:
-    operator: str = requirement["operator"]
-    values: list[str] = requirement.get("values") or []
-    if operator == "In":
-        return value in values
-    if operator == "NotIn":
-        return value not in values
-    if operator == "Exists":
-        return value is not None
-    if operator == "DoesNotExist":
-        return value is None
-    return value is not None and bool(values) and _compares(operator, values[0], value)

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from k1s.api import meta
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
+from k1s.api.node_affinity import allows_volume
 from k1s.api.volume_match import NO_PROVISIONER, SELECTED_NODE, capacity, class_of, is_for, matches
 from k1s.client.interface import Object
-from k1s.server.controllers import nodes
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch, same
 from k1s.server.controllers.volume_protection import BY_CLAIM, scheduled_claims
 
@@ -35,13 +35,7 @@ def best_match(claim: Object, volumes: Iterable[Object], node: Object | None) ->
 
 
 def _fits(claim: Object, volume: Object, node: Object | None) -> bool:
-    if not matches(claim, volume):
-        return False
-    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
-    if node is None or required is None:
-        return True
-    affinity = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
-    return nodes.affinity_allows(affinity, node)
+    return matches(claim, volume) and (node is None or allows_volume(volume, node))
 
 
 class VolumeBindingController(Reconciler):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from k1s.api import meta
+from k1s.api.node_affinity import allows_pod
 from k1s.api.selectors import labels_from
 from k1s.server.scheduler.plugin import BasePlugin, CycleState, Refusal, scale_to_max
-from k1s.server.scheduler.plugins.node_affinity import required_matches
 from k1s.server.scheduler.snapshot import NodeInfo, PodInfo, Snapshot
 
 Object = Mapping[str, Any]
@@ -104,7 +104,7 @@ def _spread(pod: PodInfo, constraint: Object, snapshot: Snapshot) -> _Spread:
 
 def _counts(pod: PodInfo, node: NodeInfo, constraint: Object) -> bool:
     """Whether the node is a place the constraint speaks of."""
-    if constraint.get("nodeAffinityPolicy") != "Ignore" and not required_matches(pod.pod, node.node):
+    if constraint.get("nodeAffinityPolicy") != "Ignore" and not allows_pod(pod.pod["spec"], node.node):
         return False
     if constraint.get("nodeTaintsPolicy") != "Honor":
         return True

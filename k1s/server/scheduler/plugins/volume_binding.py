@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k1s.api import meta
+from k1s.api.node_affinity import allows_volume
 from k1s.api.volume_match import NO_PROVISIONER, SELECTED_NODE, claims_of, class_of, matches
 from k1s.server.scheduler.plugin import BasePlugin, CycleState, Refusal
-from k1s.server.scheduler.plugins.node_affinity import matches_term
 from k1s.server.scheduler.snapshot import NodeInfo, PodInfo, Storage
 
 Object = Mapping[str, Any]
@@ -52,11 +52,11 @@ class VolumeBinding(BasePlugin):
         wanted: _Wanted | None = state.values.get(self.name)
         if wanted is None:
             return None
-        if not all(_reachable(volume, node.node) for volume in wanted.bound):
+        if not all(allows_volume(volume, node.node) for volume in wanted.bound):
             return Refusal((_CONFLICT,), unresolvable=True)
         taken: set[str] = set()
         for choices in wanted.open:
-            found = next((v for v in choices if meta.name(v) not in taken and _reachable(v, node.node)), None)
+            found = next((v for v in choices if meta.name(v) not in taken and allows_volume(v, node.node)), None)
             if found is None:
                 return Refusal((_NONE_FREE,), unresolvable=True)
             taken.add(meta.name(found))
@@ -89,8 +89,3 @@ def _look(key: str, storage: Storage, wanted: _Wanted) -> str:
     elif meta.annotations(claim).get(SELECTED_NODE):
         return _UNBOUND  # a provisioner is at work for the node of an earlier pod
     return ""
-
-
-def _reachable(volume: Object, node: Object) -> bool:
-    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
-    return required is None or any(matches_term(term, node) for term in required.get("nodeSelectorTerms") or ())
