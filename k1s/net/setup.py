@@ -132,12 +132,6 @@ def held_addresses(addresses: Sequence[str]) -> list[str]:
     return [f"{a}/{128 if ':' in a else 32}" for a in addresses]
 
 
-def service_link(network: PodNetwork, service_ranges: Sequence[Network], addresses: Sequence[str]) -> None:
-    """`ensure_service_link` on a node with a bridge of k1s's."""
-    sources: dict[int, str] = {gateway.version: str(gateway) for gateway in network.ipam.gateways}
-    ensure_service_link(service_routes(service_ranges, sources), held_addresses(addresses))
-
-
 async def write_rules(network: PodNetwork, cluster_ranges: Sequence[Network]) -> None:
     """Masquerading and host ports, at start and after somebody flushed them."""
     foreign = network.foreign and not ipam_in_use(network)

@@ -288,7 +288,9 @@ def _host(made: Rig, directory: Path, name: str, number: int, space: str) -> Ite
     ranges = [ipaddress.ip_network(f"10.142.{number}.0/24"), ipaddress.ip_network(f"fd42:142:0:{number}::/64")]
     nft = Nft()
     network = made.loop.run_until_complete(setup.open_network(directory, ranges, CLUSTER, nft))
-    made.loop.run_until_complete(network.in_thread(lambda: setup.service_link(network, SERVICES, [DNS])))
+    routes = setup.service_routes(SERVICES, {gateway.version: str(gateway) for gateway in network.ipam.gateways})
+    held = setup.held_addresses([DNS])
+    made.loop.run_until_complete(network.in_thread(lambda: setup.ensure_service_link(routes, held)))
     # Refusals come as fast as probes are sent.
     sysctl.write(_NO_LIMITS)
     # Host a is as one without br_netfilter, host b as one with it.
