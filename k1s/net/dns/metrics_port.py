@@ -1,18 +1,19 @@
-"""Port 9153, where those who know CoreDNS look for its metrics: a tiny HTTP listener.
+"""Port 9153, where those who know CoreDNS look for its metrics.
 
-Owns: that listener. Called by: agent.network.dns. Never does: count (metrics); TLS, authentication: as CoreDNS has neither.
-Bounds: a request has 5 s and 8 KiB; 16 connections, further ones are closed; one answer each.
+Owns: what is answered there. Called by: agent.network.dns. Never does: count (metrics).
+No TLS, no authentication: CoreDNS has neither.
+Bounds: 16 connections and those of plain_http.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from k1s.base.metrics import CONTENT_TYPE
+from k1s.net.plain_http import PlainHttp
 
 PORT = 9153
-_SECONDS, _MOST_BYTES, _MOST_CONNECTIONS = 5.0, 8192, 16
+_MOST_CONNECTIONS = 16
 
 
 class MetricsPort:
@@ -20,31 +21,14 @@ class MetricsPort:
 
     def __init__(self, exposition: Callable[[], bytes]) -> None:
         self._exposition = exposition
-        self._servers: list[asyncio.Server] = []
-        self._connections = 0
+        self._listener = PlainHttp(lambda head: self._answer(head.split(b" ")[:2]), connections=_MOST_CONNECTIONS)
 
     async def open(self, address: str) -> None:
         """Raises OSError."""
-        self._servers.append(await asyncio.start_server(self._connection, address, PORT, limit=_MOST_BYTES))
+        await self._listener.open(address, PORT)
 
     def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
-        try:
-            if self._connections <= _MOST_CONNECTIONS:
-                async with asyncio.timeout(_SECONDS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head.split(b" ")[:2]))
-                    await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return  # not a client that waits for an answer
-        finally:
-            self._connections -= 1
-            writer.close()
+        self._listener.close()
 
     def _answer(self, request: list[bytes]) -> bytes:
         path = request[1].partition(b"?")[0] if len(request) == 2 else b""

@@ -1,24 +1,25 @@
 """healthCheckNodePort: telling an outside load balancer whether this node has endpoints of a Service.
 
-Owns: a tiny HTTP listener per such port. Called by: agent.network.app. Never does: traffic of the Service itself.
+Owns: a listener per such port (plain_http) and what it answers. Called by: agent.network.services.
+Never does: traffic of the Service itself.
 Source: upstream pkg/proxy/healthcheck: 200 with endpoints, 503 without; the weight header for balancers that weigh.
 
-Bounds: one listener per Service of type LoadBalancer with externalTrafficPolicy Local; a request has 5 s and 8 KiB; 64
-connections a port.
+Bounds: one listener per Service of type LoadBalancer with externalTrafficPolicy Local; 64 connections a port and the bounds of
+plain_http.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from k1s.net.plain_http import PlainHttp
 from k1s.net.proxy.apply import Lookup
 
 Object = dict[str, Any]
-_SECONDS, _MOST_BYTES, _MOST_CONNECTIONS = 5.0, 8192, 64
+_MOST_CONNECTIONS = 64
 _log = logging.getLogger("k1s.net.proxy")
 
 
@@ -38,7 +39,7 @@ class HealthPorts:
             number = wanted_port(service)
             held = self._ports.get(key)
             if held is not None and held.number != number:
-                await self._ports.pop(key).close()
+                self._ports.pop(key).close()
                 held = None
             if number and held is None:
                 held = await self._open(key, number, told=key in again)
@@ -47,7 +48,7 @@ class HealthPorts:
 
     async def close(self) -> None:
         for port in self._ports.values():
-            await port.close()
+            port.close()
         self._ports.clear()
 
     async def _open(self, key: str, number: int, *, told: bool) -> _Port | None:
@@ -67,29 +68,13 @@ class HealthPorts:
 class _Port:
     def __init__(self, key: str, number: int) -> None:
         self.key, self.number, self.endpoints = key, number, 0
-        self._connections = 0
-        self._server: asyncio.Server | None = None
+        self._listener = PlainHttp(lambda _: self._answer(), connections=_MOST_CONNECTIONS)
 
     async def open(self, addresses: Sequence[str]) -> None:
-        self._server = await asyncio.start_server(self._connection, addresses, self.number, limit=_MOST_BYTES)
+        await self._listener.open(addresses, self.number)
 
-    async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
-        try:
-            if self._connections <= _MOST_CONNECTIONS:
-                async with asyncio.timeout(_SECONDS):
-                    await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer())
-                    await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return  # not a client that waits for an answer
-        finally:
-            self._connections -= 1
-            writer.close()
+    def close(self) -> None:
+        self._listener.close()
 
     def _answer(self) -> bytes:
         namespace, _, name = self.key.partition("/")
