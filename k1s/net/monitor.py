@@ -10,23 +10,22 @@ that the thread sees itself in a container. So the monitor learns its own side's
 from __future__ import annotations
 
 import asyncio
-import errno
 import secrets
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from k1s.net.names import TABLE_PREFIX
+from k1s.net.netlink import attributes
 from k1s.net.nft import Nft
+from k1s.net.notifications import NETFILTER, Notifications
 
-_NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 270, 1
 _GROUP = 7
 _SUBSYSTEM = 10
 _NEW_GENERATION = 15
 _TABLE_NAME, _GENERATION_PID = 1, 2
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 1 << 23
-_MESSAGE = 1 << 17
 _LEARN_SECONDS = 10.0
 
 
@@ -38,11 +37,10 @@ class Monitor:
     """`wait` returns when a k1s table was changed by somebody else, or when changes may have been missed."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        self._notifications = Notifications((), self._note, self._lost, family=NETFILTER)
         # FORCE: beyond net.core.rmem_max, because one load of ours may send a megabyte of messages.
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        self._socket.bind((0, 0))
-        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+        self._notifications.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        self._notifications.join((_GROUP,))
         self._own = 0
         self._marker = ""
         self._touched: set[str] = set()
@@ -52,7 +50,7 @@ class Monitor:
 
     async def start(self, nft: Nft) -> None:
         """Listen; returns when the monitor knows which changes are `nft`'s. Raises MonitorError."""
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self._notifications.__enter__()
         self._marker = f"{TABLE_PREFIX}mark-{secrets.token_hex(4)}"
         # One transaction, so that no marker can be left behind.
         await nft.run(f"add table ip {self._marker}; delete table ip {self._marker}")
@@ -70,29 +68,20 @@ class Monitor:
         return certain
 
     def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
+        self._notifications.__exit__(None, None, None)
 
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                # Messages were lost, most likely because of our own load: no reason to load again without a look.
-                self._touched.clear()
-                self._foreign.set()
-                continue
-            for kind, body in messages(data):
-                self._note(kind, body)
+    def _lost(self) -> None:
+        """Messages were lost, most likely because of our own load: no reason to load again without a look."""
+        self._touched.clear()
+        self._foreign.set()
 
     def _note(self, kind: int, body: bytes) -> None:
         """Changes come first, then the generation that says who made them."""
-        values = attributes(body[4:])
-        if kind != _NEW_GENERATION:
+        if kind >> 8 != _SUBSYSTEM:
+            return
+        values = dict(attributes(body[4:]))
+        if kind & 0xFF != _NEW_GENERATION:
+            # Of every kind of object attribute 1 is the table's name.
             name = values.get(_TABLE_NAME, b"").rstrip(b"\0").decode(errors="replace")
             if name.startswith(TABLE_PREFIX):
                 self._touched.add(name)
@@ -111,26 +100,3 @@ async def present(nft: Nft, tables: Iterable[str]) -> bool:
     """Are these tables (`ip k1s-proxy`) all there?"""
     found = {f"{t['family']} {t['name']}" for item in await nft.query("list tables") if (t := item.get("table"))}
     return found.issuperset(tables)
-
-
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(nftables message type, its bytes after the netlink header) for each message of a datagram."""
-    offset = 0
-    while offset + 16 <= len(data):
-        size, kind = struct.unpack_from("=IH", data, offset)
-        if kind >> 8 == _SUBSYSTEM:
-            yield kind & 0xFF, data[offset + 16 : offset + size]
-        offset += (max(size, 16) + 3) & ~3
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """The top-level attributes; of every kind of object attribute 1 is the table's name."""
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, offset)
-        if size < 4:
-            break
-        found.setdefault(kind & 0x3FFF, data[offset + 4 : offset + size])
-        offset += (size + 3) & ~3
-    return found

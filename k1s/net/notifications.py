@@ -1,6 +1,6 @@
-"""Hearing what the kernel tells of links, addresses and routes (rtnetlink(7)), one message at a time.
+"""Hearing what the kernel tells of its own accord: of links, addresses and routes (rtnetlink(7)), or of nftables.
 
-Owns: the subscribed socket and its reader in the event loop. Called by: address_watch, route_monitor, announce.uplinks.
+Owns: the subscribed socket and its reader in the event loop. Called by: address_watch, route_monitor, monitor, announce.uplinks.
 Never does: decide what matters. Standard library only; costs nothing while nothing changes.
 """
 
@@ -13,8 +13,9 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
-_NETLINK_ROUTE, _SOL_NETLINK, _ADD_MEMBERSHIP = 0, 270, 1
-_MESSAGE = 1 << 16
+ROUTE, NETFILTER = 0, 12
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_MESSAGE = 1 << 17
 
 
 class Notifications:
@@ -23,10 +24,12 @@ class Notifications:
     `tell` gets each message's kind and what follows its header; `lost` is called when the kernel had to drop some.
     """
 
-    def __init__(self, groups: Iterable[int], tell: Callable[[int, bytes], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, groups: Iterable[int], tell: Callable[[int, bytes], None], lost: Callable[[], None], *, family: int = ROUTE
+    ) -> None:
         self._tell, self._lost = tell, lost
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self.socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
+        self.socket = socket.socket(socket.AF_NETLINK, kind, family)
         self.socket.bind((0, 0))
         self.join(groups)
 

@@ -75,7 +75,7 @@ async def test_foreign_changes_are_told(monitor: Monitor, nft: Nft, command: str
 
 async def test_lost_messages_are_told_as_such(monitor: Monitor, nft: Nft) -> None:
     await nft.run("table ip k1s-x {\nset s { type ipv4_addr; }\n}\n")
-    monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    monitor._notifications.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     elements = ", ".join(f"10.0.{n // 250}.{n % 250}" for n in range(5000))
     # In this thread, so that the event loop cannot read meanwhile.
     netlab.run("nft", "add", "element", "ip", "k1s-x", "s", f"{{ {elements} }}")
