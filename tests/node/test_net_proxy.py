@@ -113,7 +113,8 @@ def peer() -> Iterator[str]:
 async def world(tmp_path: Path, peer: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[World]:
     nft = Nft()
     network = await setup.open_network(tmp_path, PODS, [CLUSTER], nft)
-    await network.in_thread(lambda: setup.service_link(network, [SERVICES], ["10.143.0.10"]))
+    routes = setup.service_routes([SERVICES], {gateway.version: str(gateway) for gateway in network.ipam.gateways})
+    await network.in_thread(lambda: setup.ensure_service_link(routes, setup.held_addresses(["10.143.0.10"])))
     found = World(network, peer)
     await found.proxy.load([])
     try:
