@@ -21,15 +21,24 @@ class ConnectionClosed(Exception):
 
 
 class Headers(Mapping[str, str]):
-    """Header fields, names case-insensitive; a repeated field is joined by commas (RFC 9110, 5.3)."""
+    """Header fields, names case-insensitive; a repeated field is joined by commas (RFC 9110, 5.3).
 
-    __slots__ = ("_fields",)
+    Where a comma may be part of a value (Impersonate-Group) `each` gives the fields as they were sent.
+    """
+
+    __slots__ = ("_fields", "_repeated")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._fields: dict[str, str] = {}
+        self._repeated: dict[str, list[str]] | None = None
         for name, value in pairs:
             key = name.lower()
-            self._fields[key] = f"{self._fields[key]},{value}" if key in self._fields else value
+            if key in self._fields:
+                if self._repeated is None:
+                    self._repeated = {}
+                self._repeated.setdefault(key, [self._fields[key]]).append(value)
+                value = f"{self._fields[key]},{value}"
+            self._fields[key] = value
 
     def __getitem__(self, name: str) -> str:
         return self._fields[name.lower()]
@@ -40,15 +49,37 @@ class Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._fields)
 
+    def each(self, name: str) -> tuple[str, ...]:
+        """The values of every field of that name, in order."""
+        key = name.lower()
+        if self._repeated is not None and key in self._repeated:
+            return tuple(self._repeated[key])
+        return (self._fields[key],) if key in self._fields else ()
+
+    def first(self, name: str) -> str:
+        """The first field's value, "" if there is none."""
+        return next(iter(self.each(name)), "")
+
+    def without(self, *names: str) -> Headers:
+        """A copy that lacks some fields."""
+        gone = {name.lower() for name in names}
+        return Headers((key, value) for key in self._fields if key not in gone for value in self.each(key))
+
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """The verified client certificate: subject CN, subject O values, and the SHA-256 of its DER and of its key in hex."""
+    """The verified client certificate: subject CN, subject O values, and the SHA-256 of its DER and of its key in hex.
+
+    `uids`: what its subject says under Kubernetes' own attribute; more than one is for the authenticator to refuse.
+    `issuer`: common name of the CA that signed it.
+    """
 
     common_name: str
     organizations: tuple[str, ...]
     fingerprint: str = ""
     key_fingerprint: str = ""
+    uids: tuple[str, ...] = ()
+    issuer: str = ""
 
 
 class BodyReader(Protocol):

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -49,6 +49,8 @@ WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
 KEEPALIVE_SECONDS = 180.0
 # The same for one that never sends its first request (as upstream's ReadHeaderTimeout).
 FIRST_REQUEST_SECONDS = 32.0
+# Where a subject holds the user's uid (kubernetes/kubernetes pkg: authentication/request/x509).
+_UID_ATTRIBUTE = "1.3.6.1.4.1.57683.2"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -177,15 +179,21 @@ def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | Non
     certificate = tls.getpeercert() if tls is not None else None
     if not certificate:
         return None
-    common_name, organizations = "", []
-    for rdn in certificate.get("subject", ()):
-        for kind, value in rdn:
-            if kind == "commonName":
-                common_name = value
-            elif kind == "organizationName":
-                organizations.append(value)
+    subject = [pair for rdn in certificate.get("subject", ()) for pair in rdn]
+    issuer = [pair for rdn in certificate.get("issuer", ()) for pair in rdn]
     der = tls.getpeercert(True)
-    return PeerCertificate(common_name, tuple(organizations), hashlib.sha256(der).hexdigest(), pki.key_fingerprint(der))
+    return PeerCertificate(
+        "".join(_values(subject, "commonName")[-1:]),
+        _values(subject, "organizationName"),
+        hashlib.sha256(der).hexdigest(),
+        pki.key_fingerprint(der),
+        _values(subject, _UID_ATTRIBUTE),
+        "".join(_values(issuer, "commonName")[-1:]),
+    )
+
+
+def _values(name: Sequence[tuple[str, str]], kind: str) -> tuple[str, ...]:
+    return tuple(value for key, value in name if key == kind)
 
 
 class _Body:

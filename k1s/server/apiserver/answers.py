@@ -28,6 +28,10 @@ _GZIP_LEVEL = 1
 TABLE, PARTIAL, PARTIAL_LIST = "Table", "PartialObjectMetadata", "PartialObjectMetadataList"
 
 
+class PlainError(ApiError):
+    """One that upstream's filters answer as text, where no Status is written yet; clients wrap it in words of their own."""
+
+
 def json_answer(value: Any, status: int = 200, headers: Headers = ()) -> Response:
     return Response(status, orjson.dumps(value), headers=list(headers))
 
@@ -77,6 +81,9 @@ def truthy_pretty(request: Request) -> bool:
 
 def error_answer(error: ApiError, extra: Headers = ()) -> Response:
     """A Status. 429 and others that name a delay carry Retry-After."""
+    if isinstance(error, PlainError):
+        text = f"{error.message}\n".encode(errors="replace")
+        return Response(error.code, text, "text/plain; charset=utf-8", [*extra, ("X-Content-Type-Options", "nosniff")])
     status = error.status()
     headers = list(extra)
     delay = (error.details or {}).get("retryAfterSeconds")

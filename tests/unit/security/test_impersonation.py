@@ -12,7 +12,7 @@ from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.authz.app import Authorizer
 from k1s.server.apiserver.authz.node import NodeAuthorizer
 from k1s.server.apiserver.authz.rbac import RbacAuthorizer
-from k1s.server.apiserver.impersonation import Impersonation
+from k1s.server.apiserver.impersonation import IMPERSONATOR, Impersonation
 
 ROOT = UserInfo("root", ("system:masters",))
 USER = UserInfo("u", ("system:authenticated",))
@@ -72,10 +72,46 @@ async def test_what_is_not(impersonation: Impersonation, fields: Any, text: str)
     assert text in caught.value.message
 
 
-async def test_groups_alone_make_nobody(impersonation: Impersonation) -> None:
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ([("Group", "dev")], "{Group  dev    }"),
+        ([("Uid", "7")], "{UID  7  authentication.k8s.io/v1  }"),
+        (
+            [("Extra-Scope", "a"), ("Uid", "7")],
+            "{UserExtra  a  authentication.k8s.io/v1  scope} {UID  7  authentication.k8s.io/v1  }",
+        ),
+    ],
+)
+async def test_parts_of_nobody(impersonation: Impersonation, fields: Any, shown: str) -> None:
     with pytest.raises(ApiError) as caught:
-        await impersonation.apply(request(("Group", "dev")), ROOT)
-    assert caught.value.code == 400
+        await impersonation.apply(request(*fields), ROOT)
+    assert caught.value.code == 500
+    assert caught.value.message == f'Internal Server Error: "/": requested [{shown}] without impersonating a user'
+
+
+async def test_a_comma_is_part_of_a_group(impersonation: Impersonation) -> None:
+    acting = await impersonation.apply(request(("User", "jane"), ("Group", "cn=a,ou=b"), ("Group", "c")), ROOT)
+    assert acting.groups == ("cn=a,ou=b", "c", "system:authenticated")
+
+
+async def test_the_first_user_counts_and_nothing_is_left_for_those_behind(impersonation: Impersonation) -> None:
+    asked = request(("User", "jane"), ("USER", "root"), ("Extra-team", "a"))
+    acting = await impersonation.apply(asked, USER)
+    assert acting.name == "jane"
+    assert not [name for name in asked.headers if name.startswith("impersonate")]
+    assert asked.context[IMPERSONATOR] is USER
+
+
+async def test_an_empty_group_is_asked_for_too(impersonation: Impersonation) -> None:
+    with pytest.raises(ApiError) as caught:
+        await impersonation.apply(request(("User", "jane"), ("Group", "")), USER)
+    assert caught.value.code == 403
+
+
+async def test_escaped_keys_of_extra(impersonation: Impersonation) -> None:
+    acting = await impersonation.apply(request(("User", "jane"), ("Extra-Acme%2eio%2fTeam", "a")), ROOT)
+    assert acting.extra == {"acme.io/team": ("a",)}
 
 
 async def test_implied_groups(impersonation: Impersonation) -> None:
