@@ -63,11 +63,17 @@ if [ ! -e "$mark" ]; then
 fi
 tools=.tools
 mkdir -p $tools/bin $tools/images
-# The wire tests of `make check` use the real clients too.
-if [ ! -x $tools/bin/kubectl ] || [ ! -x $tools/bin/helm ]; then
-    say "fetching kubectl and helm"
-    .venv/bin/python packaging/fetch_clients.py $tools/bin
-fi
+# The wire tests of `make check` use the real clients, older ones too.
+wanted="kubectl helm"
+older=""
+[ "$goal" = run ] || { wanted="$wanted kubectl-1.30 kubectl-1.33"; older=--older; }
+for program in $wanted; do
+    if [ ! -x "$tools/bin/$program" ]; then
+        say "fetching kubectl and helm"
+        .venv/bin/python packaging/fetch_clients.py $tools/bin $older
+        break
+    fi
+done
 [ "$goal" != check ] || exit 0
 # The ingress controller of the add-on "traefik"; 50 MB, so it lies beside the images that every node needs. k1s runs without it.
 mark="$tools/addons/traefik-$(stamp packaging/fetch_traefik.py)"

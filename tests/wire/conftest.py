@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
@@ -21,6 +22,9 @@ from k1s.base.http import Request
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.storage.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from tests.wire.whole_server import WholeServer
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("K1S_TOOLS") or ROOT / ".tools")
@@ -146,3 +150,16 @@ def namespace(wire: Wire, request: pytest.FixtureRequest) -> str:
     name = request.node.name.replace("_", "-").replace("test-", "t-")[:60]
     wire.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+    """One for the session: tests use names and namespaces of their own."""
+    from tests.wire.whole_server import WholeServer
+
+    made = WholeServer(tmp_path_factory.mktemp("server"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
