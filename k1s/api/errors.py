@@ -18,6 +18,9 @@ from typing import Any
 
 Json = Any
 
+# Stands for a value that is not shown: objects and lists that a rule refuses (field.OmitValueType).
+OMIT: Json = object()
+
 
 class ApiError(Exception):
     """A refusal with its HTTP code and Status reason. `details` is metav1.StatusDetails as a dict."""
@@ -63,7 +66,7 @@ class FieldError:
 
     def body(self) -> str:
         """What stands after the path in the message."""
-        if self.type in ("FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError"):
+        if self.value is OMIT or self.type in _NO_VALUE:
             text = _TYPE_TEXT[self.type]
         else:
             text = f"{_TYPE_TEXT[self.type]}: {_format_value(self.value)}"
@@ -77,6 +80,7 @@ class FieldError:
         return {"reason": self.type, "message": self.body(), "field": self.field}
 
 
+_NO_VALUE = ("FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError")
 _TYPE_TEXT = {
     "FieldValueNotFound": "Not found",
     "FieldValueRequired": "Required value",
@@ -94,7 +98,7 @@ _TYPE_TEXT = {
 def _format_value(value: Json) -> str:
     # Upstream prints strings quoted, numbers bare, structs as Go prints them; JSON is the closest we can say.
     if value is None:
-        return "null"
+        return '"null"'
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -112,8 +116,9 @@ def type_invalid(field: str, value: Json, detail: str) -> FieldError:
     return FieldError("FieldValueTypeInvalid", field, detail, value)
 
 
-def not_supported(field: str, value: Json, allowed: Iterable[str]) -> FieldError:
-    names = ", ".join(json.dumps(a) for a in sorted(allowed))
+def not_supported(field: str, value: Json, allowed: Iterable[str], *, as_given: bool = False) -> FieldError:
+    """`as_given`: upstream names the allowed values in an order of its own here, not sorted."""
+    names = ", ".join(json.dumps(a) for a in (allowed if as_given else sorted(allowed)))
     return FieldError("FieldValueNotSupported", field, f"supported values: {names}" if names else "", value)
 
 
@@ -134,7 +139,8 @@ def too_long(field: str, max_length: int, unit: str = "bytes") -> FieldError:
 
 
 def too_many(field: str, actual: int, max_items: int) -> FieldError:
-    return FieldError("FieldValueTooMany", field, f"must have at most {max_items} items", actual)
+    items = "item" if max_items == 1 else "items"
+    return FieldError("FieldValueTooMany", field, f"must have at most {max_items} {items}", actual)
 
 
 def _qualified(resource: str, group: str) -> str:

@@ -1,15 +1,18 @@
 """Is it a good name? The validators of apimachinery/pkg/util/validation, with upstream's messages word for word.
 
-Owns: DNS labels and subdomains, label keys and values, port names, environment and ConfigMap keys, addresses, generateName.
+Owns: DNS labels and subdomains, label keys and values, port names, environment and ConfigMap keys, generateName. Addresses are
+in addresses.py and offered here too.
 Called by: api/validation, selectors, admission. Never does: say where the fault is; the caller knows the field path.
 Each function returns the list of messages; an empty list means good.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
+
+from k1s.api.addresses import cidr as cidr
+from k1s.api.addresses import ip_address as ip_address
 
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _QUALIFIED_TEXT = (
@@ -61,6 +64,15 @@ _PERCENT = "[0-9]+%"
 _PERCENT_TEXT = "a valid percent string must be a numeric string followed by an ending '%'"
 _HTTP_PATH = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+"
 _HTTP_PATH_TEXT = "must start with `/` followed by one or more characters `" + "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]" + "`"
+_C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+_C_TEXT = (
+    "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'"
+)
+_REASON = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?"
+_REASON_TEXT = (
+    "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters "
+    "or '_,:', and must end with an alphanumeric character or '_'"
+)
 
 EMPTY = "must be non-empty"
 LABEL_MAX = 63
@@ -208,6 +220,18 @@ def port_number(port: int) -> list[str]:
     return [] if 1 <= port <= 65535 else [inclusive_range(1, 65535)]
 
 
+def c_identifier(value: str) -> list[str]:
+    """A name of a variable in C."""
+    return [] if _matches(_C_IDENTIFIER, value) else [regex_error(_C_TEXT, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName")]
+
+
+def condition_reason(value: str) -> list[str]:
+    """metav1.Condition.reason."""
+    if _matches(_REASON, value):
+        return []
+    return [regex_error(_REASON_TEXT, _REASON, "my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB")]
+
+
 def _in_port_range(port: int) -> list[str]:
     return [] if 0 <= port <= 65535 else [inclusive_range(0, 65535)]
 
@@ -276,25 +300,6 @@ def path_segment_name(value: str) -> list[str]:
     if value in (".", ".."):
         return [f"may not be '{value}'"]
     return [f"may not contain '{illegal}'" for illegal in "/%" if illegal in value]
-
-
-def ip_address(value: str) -> list[str]:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
-    return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"] if "%" in value else []
-
-
-def cidr(value: str) -> list[str]:
-    """Host bits may be set, as upstream's legacy parser allows."""
-    try:
-        if "/" not in value or "%" in value or not value.rpartition("/")[2].isdigit():
-            raise ValueError(value)
-        ipaddress.ip_interface(value)
-    except ValueError:
-        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
-    return []
 
 
 def socket_address(value: str) -> list[str]:

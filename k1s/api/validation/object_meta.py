@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k1s.api import names
+from k1s.api.addresses import canonical_ip
 from k1s.api.catalog import Resource
 from k1s.api.errors import forbidden_field, invalid_value, required, too_long
 from k1s.api.meta import Object
@@ -21,10 +22,6 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 NameCheck = Callable[[str, bool], list[str]]
 
 
-def any_name(value: str, prefix: bool = False) -> list[str]:
-    return []
-
-
 def _cron_job(value: str, prefix: bool = False) -> list[str]:
     # The controller adds 11 characters to make a job's name.
     out = names.is_dns_subdomain(value, prefix)
@@ -32,17 +29,27 @@ def _cron_job(value: str, prefix: bool = False) -> list[str]:
 
 
 def _ip_name(value: str, prefix: bool = False) -> list[str]:
-    return names.ip_address(value)
+    return canonical_ip(value)
 
+
+# Groups whose servers upstream builds on the generic library: it knows no standard finalizers.
+_GENERIC = ("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io")
+_OPERATIONS = ("Apply", "Update")
+_MAX_MANAGER, _MAX_SUBRESOURCE = 128, 256
 
 _RBAC = "rbac.authorization.k8s.io"
 _NAMES: dict[tuple[str, str], NameCheck] = {
     ("", "Namespace"): names.is_dns_label,
-    ("", "Service"): names.is_dns1035_label,
+    # Services may begin with a digit since v1.36 (KEP-5311).
+    ("", "Service"): names.is_dns_label,
+    # The old Event API has no rule of its own.
+    ("", "Event"): names.is_path_segment,
     ("apps", "StatefulSet"): names.is_dns_label,
     ("batch", "CronJob"): _cron_job,
     ("apiregistration.k8s.io", "APIService"): names.is_path_segment,
-    ("certificates.k8s.io", "CertificateSigningRequest"): any_name,
+    ("certificates.k8s.io", "CertificateSigningRequest"): names.is_path_segment,
+    # Its rule depends on the spec (certificates.py).
+    ("certificates.k8s.io", "ClusterTrustBundle"): names.is_path_segment,
     ("networking.k8s.io", "IPAddress"): _ip_name,
     (_RBAC, "ClusterRole"): names.is_path_segment,
     (_RBAC, "ClusterRoleBinding"): names.is_path_segment,
@@ -72,35 +79,56 @@ def annotation_map(errs: Errors, field: str, value: Any) -> None:
 
 
 def _owners(errs: Errors, field: str, owners: Any) -> None:
+    """Upstream names the list, not the element."""
     controller = ""
-    for index, owner in enumerate(owners or ()):
-        at = f"{field}[{index}]"
-        if not str(owner.get("apiVersion") or "").rpartition("/")[2]:
-            errs.append(invalid_value(f"{at}.apiVersion", owner.get("apiVersion") or "", "version must not be empty"))
+    for owner in owners or ():
+        version = str(owner.get("apiVersion") or "")
+        if version.count("/") > 1 or not version.rpartition("/")[2]:
+            errs.append(invalid_value(f"{field}.apiVersion", version, "version must not be empty"))
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
-                errs.append(invalid_value(f"{at}.{key}", owner.get(key) or "", "must not be empty"))
-        if owner.get("kind") == "Event" and owner.get("apiVersion") == "v1":
-            errs.append(invalid_value(at, owner, "/v1, Kind=Event is disallowed from being an owner"))
+                errs.append(invalid_value(f"{field}.{key}", owner.get(key) or "", "must not be empty"))
+        if owner.get("kind") == "Event" and version == "v1":
+            errs.append(invalid_value(field, owner, "/v1, Kind=Event is disallowed from being an owner"))
         if owner.get("controller"):
+            this = f"{owner.get('kind')}/{owner.get('name')}"
             if controller:
                 detail = (
-                    'Only one reference can have Controller set to true. Found "true" in references for '
-                    f"{controller} and {owner.get('name')}"
+                    f'Only one reference can have Controller set to true. Found "true" in references for {controller} and {this}'
                 )
                 errs.append(invalid_value(field, owners, detail))
-            controller = str(owner.get("name"))
+            else:
+                controller = this
 
 
 def finalizer_list(errs: Errors, field: str, value: Any, *, builtin: bool = True) -> None:
     found = value or []
-    for index, finalizer in enumerate(found):
-        at = f"{field}[{index}]"
-        strings(errs, at, finalizer, names.qualified_name)
-        if builtin and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            errs.append(invalid_value(at, finalizer, "name is neither a standard finalizer name nor is it fully qualified"))
+    for finalizer in found:
+        strings(errs, field, finalizer, names.qualified_name)
     if "orphan" in found and "foregroundDeletion" in found:
         errs.append(invalid_value(field, found, "finalizer orphan and foregroundDeletion cannot be both set"))
+    for index, finalizer in enumerate(found if builtin else ()):
+        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            errs.append(invalid_value(f"{field}[{index}]", finalizer, text))
+
+
+def _managers(errs: Errors, field: str, entries: Any) -> None:
+    for index, entry in enumerate(entries or ()):
+        at = f"{field}[{index}]"
+        if entry.get("operation") not in _OPERATIONS:
+            errs.append(invalid_value(f"{at}.operation", entry.get("operation") or "", "must be `Apply` or `Update`"))
+        if (entry.get("fieldsType") or "FieldsV1") != "FieldsV1":
+            errs.append(invalid_value(f"{at}.fieldsType", entry["fieldsType"], "must be `FieldsV1`"))
+        manager = entry.get("manager") or ""
+        if len(manager) > _MAX_MANAGER:
+            errs.append(too_long(f"{at}.manager", _MAX_MANAGER))
+        if not manager.isprintable():
+            bad = next(i for i, c in enumerate(manager) if not c.isprintable())
+            text = f"invalid character U+{ord(manager[bad]):04X} (at position {bad})"
+            errs.append(invalid_value(f"{at}.manager", manager, text))
+        if len(entry.get("subresource") or "") > _MAX_SUBRESOURCE:
+            errs.append(too_long(f"{at}.subresource", _MAX_SUBRESOURCE))
 
 
 def template_meta(errs: Errors, field: str, meta: Object | None) -> None:
@@ -143,7 +171,9 @@ def _common(errs: Errors, resource: Resource, meta: Object) -> None:
     label_map(errs, "metadata.labels", meta.get("labels"))
     annotation_map(errs, "metadata.annotations", meta.get("annotations"))
     _owners(errs, "metadata.ownerReferences", meta.get("ownerReferences"))
-    finalizer_list(errs, "metadata.finalizers", meta.get("finalizers"), builtin=not resource.custom)
+    plain = resource.custom or resource.group in _GENERIC or (resource.group, resource.kind) == ("", "Event")
+    finalizer_list(errs, "metadata.finalizers", meta.get("finalizers"), builtin=not plain)
+    _managers(errs, "metadata.managedFields", meta.get("managedFields"))
 
 
 def validate_update(errs: Errors, resource: Resource, obj: Object, old: Object) -> None:

@@ -52,7 +52,7 @@ WITH_PREFIX = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/
         (names.path_segment_name, "a/b", ["may not contain '/'"]),
         (names.path_segment_name, "..", ["may not be '..'"]),
         (names.ip_address, "10.0.0.1", []),
-        (names.ip_address, "10.0.0.01", ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
+        (names.ip_address, "10.0.0.01", ["must not have leading 0s"]),
         (names.cidr, "10.0.0.0/8", []),
         (names.cidr, "10.0.0.0/33", ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]),
         (names.cidr, "10.0.0.0/255.0.0.0", ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]),
