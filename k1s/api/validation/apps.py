@@ -193,7 +193,7 @@ def stateful_set(errs: Errors, obj: Object) -> None:
     retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for key in ("whenDeleted", "whenScaled"):
         one_of(errs, f"spec.persistentVolumeClaimRetentionPolicy.{key}", retention.get(key), ("Delete", "Retain"))
-    _counts(errs, "spec", spec, "replicas", "minReadySeconds", "revisionHistoryLimit")
+    _counts(errs, "spec", spec, "replicas", "minReadySeconds")
     _counts(errs, "spec.ordinals", spec.get("ordinals") or {}, "start")
     _selector(errs, spec, "statefulset")
     _template(errs, _with_claims(spec), spec.get("selector"), "StatefulSet")

@@ -37,9 +37,6 @@ def pod_spec(errs: Errors, at: str, spec: Object, *, template: bool = False) -> 
     label_map(errs, f"{at}.nodeSelector", spec.get("nodeSelector"))
     pod_context(errs, f"{at}.securityContext", spec.get("securityContext"), spec)
     host_users(errs, at, spec)
-    for index, ref in enumerate(spec.get("imagePullSecrets") or ()):
-        if not ref.get("name"):
-            errs.append(required(f"{at}.imagePullSecrets[{index}].name"))
     affinity(errs, f"{at}.affinity", spec.get("affinity"))
     _dns_config(errs, f"{at}.dnsConfig", spec)
     for index, gate in enumerate(spec.get("readinessGates") or ()):

@@ -22,6 +22,7 @@ from k1s.api.managed_fields import track
 from k1s.api.prune import prune
 from k1s.api.schema import schema_for
 from k1s.api.validation.table import validate_create, validate_subresource_update, validate_update
+from k1s.api.warnings.table import on_create, on_status_update, on_update
 from k1s.base.clock import rfc3339
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.call import Call
@@ -94,6 +95,7 @@ async def _store_new(call: Call, strategy: Strategy, obj: Object, admission: Adm
             errors += server.custom.faults(stored, obj)
         if errors:
             raise invalid(stored.kind, stored.group, name, errors)
+        call.warnings += on_create(stored, obj)
         admission.name = name
         if server.admission is not None:
             await server.admission.validate(admission)
@@ -228,10 +230,17 @@ async def _changed(
     errors = _update_errors(call, obj, old)
     if errors:
         raise invalid(stored.kind, stored.group, call.name, errors)
+    call.warnings += _update_warnings(call, obj, old)
     if server.admission is not None:
         await server.admission.validate(admission)
         call.warnings += admission.warnings
     return obj
+
+
+def _update_warnings(call: Call, obj: Object, old: Object) -> list[str]:
+    if not call.info.subresource:
+        return on_update(call.stored, obj, old)
+    return on_status_update(call.stored, obj, old) if call.info.subresource == "status" else []
 
 
 def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:

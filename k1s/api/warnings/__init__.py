@@ -1,0 +1,1 @@
+"""What the API server lets pass but tells its clients about (Warning headers): see table.py."""
