@@ -49,6 +49,10 @@ class Gauge(Counter):
     def set(self, *labels: str, value: float) -> None:
         self._values[labels] = value
 
+    def clear(self) -> None:
+        """Forget every value, before those that are true now are set."""
+        self._values.clear()
+
     def lines(self) -> list[str]:
         if self._read is not None:
             return [f"{self.name} {_number(self._read())}"]

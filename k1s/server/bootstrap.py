@@ -42,7 +42,7 @@ async def ensure_defaults(
     bootstrap = _Bootstrap(client, informers)
     written = await bootstrap.write(objects.namespaces(), _absent)
     written += await bootstrap.write(rbac.objects(), plan_rbac)
-    written += await bootstrap.write(flow_control.objects(), plan_flow_control)
+    written += await bootstrap.write(flow_control.objects(), flow_control.plan)
     once = [*objects.priority_classes(), objects.service_cidr(config.service_cidr)]
     # The Service's address must come out of a range that exists.
     written += await bootstrap.write(once, _absent)
@@ -154,17 +154,6 @@ def plan_rbac(wanted: Object, found: Object | None) -> Object | None:
     if absent:
         out["subjects"], changed = [*(found.get("subjects") or []), *absent], True
     return out if changed else None
-
-
-def plan_flow_control(wanted: Object, found: Object | None) -> Object | None:
-    """Its spec follows the default unless the annotation says that a person keeps it."""
-    if found is None:
-        return wanted
-    if (found["metadata"].get("annotations") or {}).get(flow_control.AUTOUPDATE) != "true":
-        return None
-    if contains(found["spec"], wanted["spec"]):
-        return None
-    return {**clone(found), "spec": wanted["spec"]}
 
 
 def plan_content(wanted: Object, found: Object | None) -> Object | None:

@@ -46,6 +46,10 @@ class ServerConfig:
     )
     token_file: str = option("token-file", "", "file that holds the join token", env="K1S_TOKEN_FILE", metavar="FILE")
     datastore_endpoint: str = option("datastore-endpoint", "", "where state is kept (default: SQLite below the data directory)")
+    max_requests_inflight: int = option(
+        "max-requests-inflight", 400, "with the next one: the seats that priority levels share, for requests at the same time"
+    )
+    max_mutating_requests_inflight: int = option("max-mutating-requests-inflight", 200, "see --max-requests-inflight")
     audit_log_path: str = option("audit-log-path", "", "where to log who changed what (default: nowhere)", metavar="FILE")
     disable_agent: bool = option("disable-agent", False, "run no node on this host")
     disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")

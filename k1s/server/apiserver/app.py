@@ -4,7 +4,8 @@
 
 Owns: ApiServer. Called by: base/http_server and in-process clients (`handle`), server/app (construction, `run`).
 Never does: know a kind. Keys of Request.context: "user" (UserInfo of an in-process caller), "cause" (the revision that made
-it write). A request that fails in an unforeseen way is answered 500 and logged once, with its traceback.
+it write), "headers" (what is added to the answer, whichever it is). A request that fails in an unforeseen way is answered 500
+and logged once, with its traceback.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from k1s.server.apiserver.crds import CustomResources
 from k1s.server.apiserver.dial import Dialer, TunnelSource
 from k1s.server.apiserver.discovery import Discovery
 from k1s.server.apiserver.entries import Entry
-from k1s.server.apiserver.flow import Flow
+from k1s.server.apiserver.flow.app import FlowControl
 from k1s.server.apiserver.informers import CacheInformers
 from k1s.server.apiserver.list_bodies import ListBodies
 from k1s.server.apiserver.negotiation import accepted
@@ -56,7 +57,6 @@ Object = dict[str, Any]
 # Seconds a read waits for a revision that has not happened yet.
 _FUTURE_SECONDS = 3.0
 _LONG_RUNNING = ("exec", "attach", "portforward", "proxy", "log")
-_MASTERS = "system:masters"
 
 
 class AuthenticatorLike(Protocol):
@@ -99,7 +99,7 @@ class ApiServer:
         handlers: Mapping[HandlerKey, ResourceHandler] | None = None,
         paths: Mapping[str, Handler] | None = None,
         open_paths: tuple[str, ...] = (),
-        flow: Flow | None = None,
+        flow: FlowControl | None = None,
         metrics: Metrics | None = None,
         proxy_identity: Callable[[ssl.SSLContext], None] | None = None,
         tunnels: TunnelSource | None = None,
@@ -126,9 +126,9 @@ class ApiServer:
         self.dialer = Dialer(self.informers, tunnels, local_node=local_node, service_cidr=self.config.service_cidr, clock=clock)
         self.aggregation = Aggregator(self, proxy_identity)
         self._impersonate = impersonate
-        self._flow = flow if flow is not None else Flow()
+        self.flow = flow if flow is not None else self._flow_control()
         self._registry = Registry(handlers or {})
-        self._non_resource = NonResource(self, paths or {})
+        self._non_resource = NonResource(self, {**self.flow.paths(), **(paths or {})})
         self._open_paths = open_paths
         self._counters = RequestMetrics(self.metrics)
 
@@ -145,12 +145,22 @@ class ApiServer:
             tasks.create_task(self.timers.run(), name="watch timers")
             ready()
 
+    def _flow_control(self) -> FlowControl:
+        reads, writes = self.config.max_requests_inflight, self.config.max_mutating_requests_inflight
+        return FlowControl(self.informers, self.clock, reads=reads, writes=writes, size=self._list_size)
+
+    def _list_size(self, info: RequestInfo) -> int:
+        """How many objects a list reads at most."""
+        if info.resource is None or not info.resource.persisted:
+            return 0
+        return len(self.hub.cache(info.resource))
+
     def _address(self) -> str:
         return self.config.advertise_address or self.config.bind_address
 
     def exposition(self) -> bytes:
         """All metrics, as /metrics shows them."""
-        self._counters.look(self.hub.caches(), self._flow)
+        self._counters.look(self.hub.caches(), self.flow)
         return self.metrics.exposition()
 
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
@@ -170,6 +180,9 @@ class ApiServer:
         except Exception as error:  # the boundary: one request's defect must not end the server
             log.error("%s %s failed", request.method, request.path, exc_info=error)
             answer = error_answer(internal(f"{type(error).__name__}: {error}"))
+        headers = request.context.get("headers")
+        if headers and isinstance(answer, Response | Stream):
+            answer.headers = [*answer.headers, *headers]
         self._counters.note(info, answer, self.clock.monotonic() - began)
         return answer
 
@@ -183,13 +196,18 @@ class ApiServer:
         if self._impersonate is not None and not inside:
             user = await self._impersonate(request, user)
         request.context["user"] = user
-        if inside or info.verb == "watch" or info.subresource in _LONG_RUNNING or _MASTERS in user.groups:
+        if inside or info.subresource in _LONG_RUNNING or info.verb == "proxy":
             return await self._authorized(request, info, user)
-        read = self._flow.enter(info.verb)
+        flow = self.flow.classify(info, user)
+        # Whatever comes of it, the answer says where the request was counted.
+        request.context["headers"] = flow.headers
+        width, verb = self.flow.width(info), info.verb
+        if not await self.flow.enter(flow, width, verb):
+            return self.flow.refusal(flow)
         try:
             return await self._authorized(request, info, user)
         finally:
-            self._flow.leave(read)
+            self.flow.leave(flow, width, verb)
 
     async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
         await self.authorizer.authorize(user, info)

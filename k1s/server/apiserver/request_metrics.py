@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from k1s.base.http import Answer, Response, Stream
 from k1s.base.metrics import Registry
 from k1s.server.apiserver.attributes import RequestInfo
-from k1s.server.apiserver.flow import Flow
+from k1s.server.apiserver.flow.app import FlowControl
+from k1s.server.apiserver.flow.metrics import FlowMetrics
 from k1s.server.apiserver.resource_cache import ResourceCache
 
 _LABELS = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
@@ -23,17 +24,19 @@ class RequestMetrics:
         self._objects = metrics.gauge("apiserver_storage_objects", "Stored objects.", ("resource",))
         self._watchers = metrics.gauge("apiserver_watchers", "Open watches.", ("resource",))
         self._inflight = metrics.gauge("apiserver_current_inflight_requests", "Requests being served.", ("request_kind",))
+        self._flow = FlowMetrics(metrics)
         self._duration = metrics.histogram(
             "apiserver_request_duration_seconds", "Seconds to answer, watches and streams left out.", _LABELS
         )
 
-    def look(self, caches: Iterable[ResourceCache], flow: Flow) -> None:
+    def look(self, caches: Iterable[ResourceCache], flow: FlowControl) -> None:
         """Take the values that are read only when somebody asks."""
         for cache in caches:
             self._objects.set(cache.resource.qualified, value=len(cache))
             self._watchers.set(cache.resource.qualified, value=len(cache.watchers))
-        self._inflight.set("readOnly", value=flow.reads)
-        self._inflight.set("mutating", value=flow.writes)
+        self._flow.look(flow)
+        self._inflight.set("readOnly", value=flow.reading)
+        self._inflight.set("mutating", value=flow.writing)
 
     def note(self, info: RequestInfo | None, answer: Answer, seconds: float) -> None:
         labels = _labels(info)

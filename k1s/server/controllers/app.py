@@ -28,6 +28,7 @@ from k1s.server.controllers.endpoints import EndpointsController
 from k1s.server.controllers.endpointslice import EndpointSliceController
 from k1s.server.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from k1s.server.controllers.ephemeral_volume import EphemeralVolumeController
+from k1s.server.controllers.flow_schema import FlowSchemaController
 from k1s.server.controllers.garbage.collector import GarbageCollector
 from k1s.server.controllers.job.controller import JobController
 from k1s.server.controllers.kubernetes_service import KubernetesServiceController
@@ -87,6 +88,7 @@ CONTROLLERS: tuple[type[Reconciler], ...] = (
     ResourceQuotaController,
     ClusterRoleAggregationController,
     AdmissionPolicyStatusController,
+    FlowSchemaController,
     CertificateController,
     TokenCleanerController,
 )

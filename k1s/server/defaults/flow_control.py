@@ -1,16 +1,21 @@
 """The default FlowSchemas and PriorityLevelConfigurations: upstream's mandatory and suggested ones.
 
-Owns: the tables. Called by: bootstrap. Never does: limit anything (apiserver/flow).
+Owns: the tables, and what is to be done about one that is missing or was changed (`plan`). Called by: bootstrap,
+controllers/flow_schema. Never does: limit anything (apiserver/flow).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from k1s.api.clone import clone
+
 Object = dict[str, Any]
 
 API_VERSION = "flowcontrol.apiserver.k8s.io/v1"
 AUTOUPDATE = "apf.kubernetes.io/autoupdate-spec"
+# Nobody can take these over.
+MANDATORY = ("exempt", "catch-all")
 
 # name -> (shares, lendable percent, queues, hand size, queue length); None: exempt; queues 0: reject at once.
 _LEVELS: dict[str, tuple[int, int, int, int, int] | None] = {
@@ -89,7 +94,7 @@ _SCHEMAS: dict[str, tuple[str, int, str, list[Object], list[Object], list[Object
         "leader-election",
         200,
         "ByUser",
-        [_accounts("*", "*")],
+        [_accounts("*")],
         [_LEASES],
         [],
     ),
@@ -113,6 +118,40 @@ _SCHEMAS: dict[str, tuple[str, int, str, list[Object], list[Object], list[Object
 
 def objects() -> list[Object]:
     return [_level(name) for name in _LEVELS] + [_schema(name) for name in _SCHEMAS]
+
+
+def plan(wanted: Object, found: Object | None) -> Object | None:
+    """What is to be written, None for nothing. The annotation says who keeps the spec; where it is missing, a spec that nobody
+    has changed yet (generation 1) is ours. Source: apiserver's registry/flowcontrol/ensurer/strategy.go."""
+    if found is None:
+        return wanted
+    meta = found["metadata"]
+    if meta["name"] in MANDATORY:
+        ours = True
+    else:
+        said = (meta.get("annotations") or {}).get(AUTOUPDATE)
+        ours = said == "true" if said in ("true", "false") else meta.get("generation", 1) == 1
+    note = "true" if ours else "false"
+    noted = (meta.get("annotations") or {}).get(AUTOUPDATE) == note
+    right = not ours or _says(found.get("spec"), wanted["spec"])
+    if noted and right:
+        return None
+    out: Object = clone(found)
+    out["metadata"]["annotations"] = {**(meta.get("annotations") or {}), AUTOUPDATE: note}
+    if not right:
+        out["spec"] = wanted["spec"]
+    return out
+
+
+def _says(found: Any, wanted: Any) -> bool:
+    """Whether `found` says all that `wanted` says, and no more but defaults."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_says(found.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(found, list) and len(found) == len(wanted) and all(_says(f, w) for f, w in zip(found, wanted, strict=True))
+        )
+    return bool(found == wanted)
 
 
 def _metadata(name: str) -> Object:

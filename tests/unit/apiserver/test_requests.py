@@ -13,7 +13,6 @@ from k1s.api.catalog import builtin_catalog
 from k1s.api.errors import ApiError
 from k1s.api.protobuf import decode_protobuf
 from k1s.base.http import Headers, Request
-from k1s.server.apiserver.flow import Flow
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.registry import Registry
 from k1s.server.apiserver.request_info import parse
@@ -149,23 +148,6 @@ async def test_wrong_types_are_never_our_fault(api: Api, kind: str) -> None:
         for value in WRONG:
             answer = await api("POST", f"{path}?dryRun=All", {"metadata": {"name": "x"}, "spec": {field: value}})
             assert answer.status < 500, (field, value, answer.raw)
-
-
-async def test_too_many_at_once() -> None:
-    async with running(flow=Flow(max_reads=1, max_writes=1)) as api:
-        api.server._flow.enter("get")
-        user = api.server.authenticator
-        from k1s.server.apiserver.attributes import UserInfo
-
-        async def plain(request: Request) -> UserInfo:
-            return UserInfo("somebody")
-
-        user.authenticate = plain  # type: ignore[method-assign]
-        answer = await api("GET", CMS)
-        assert answer.status == 429 and answer.headers["Retry-After"] == "1"
-        assert (await api("POST", CMS, config_map("a"))).status == 201
-        watch = await api.watch(f"{CMS}?watch=1")
-        await watch.close()
 
 
 async def test_a_defect_is_answered_500_and_logged_once(api: Api, caplog: pytest.LogCaptureFixture) -> None:
