@@ -95,12 +95,16 @@ _TYPE_TEXT = {
 }
 
 
+class GoText(str):
+    """A value that is shown as it stands: what only Go can write, such as []string{"a"}."""
+
+
 def _format_value(value: Json) -> str:
     # Upstream prints strings quoted, numbers bare, structs as Go prints them; JSON is the closest we can say.
     if value is None:
         return '"null"'
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return str(value) if isinstance(value, GoText) else json.dumps(value, ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -110,6 +114,11 @@ def required(field: str, detail: str = "") -> FieldError:
 
 def invalid_value(field: str, value: Json, detail: str) -> FieldError:
     return FieldError("FieldValueInvalid", field, detail, value)
+
+
+def omitted(field: str, detail: str) -> FieldError:
+    """Invalid, with upstream's words in place of a value that is too long to be shown."""
+    return FieldError("FieldValueInvalid", field, detail, "<value omitted>")
 
 
 def type_invalid(field: str, value: Json, detail: str) -> FieldError:
