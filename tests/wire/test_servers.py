@@ -48,6 +48,8 @@ class Door:
     opened: int = 0
     server: asyncio.Server | None = None
     transports: set[asyncio.Transport] = field(default_factory=set)
+    # A writer that nobody holds closes its transport, whoever uses that by then.
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -61,6 +63,7 @@ class Door:
         self.opened += 1
         transport = writer.transport
         self.transports.add(transport)
+        self.writers.append(writer)
         if self.deaf:
             return
         here, there = joined()

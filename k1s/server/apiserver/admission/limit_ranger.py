@@ -33,7 +33,7 @@ class LimitRanger(Step):
             return
         notes: list[str] = []
         for item in self._items(request.namespace, "Container"):
-            spec = pod["spec"]
+            spec = pod.get("spec") or {}
             for kind, containers in (("container", spec.get("containers")), ("init container", spec.get("initContainers"))):
                 for container in containers or ():
                     notes += _fill(container, kind, "requests", item.get("defaultRequest") or {})
@@ -66,7 +66,7 @@ class LimitRanger(Step):
 
     def _items(self, namespace: str, kind: str) -> Iterator[Object]:
         for limit_range in self._ranges.list(namespace):
-            yield from (item for item in limit_range["spec"].get("limits") or () if item.get("type") == kind)
+            yield from (item for item in (limit_range.get("spec") or {}).get("limits") or () if item.get("type") == kind)
 
 
 def _fill(container: Object, kind: str, key: str, defaults: Object) -> list[str]:
