@@ -18,6 +18,7 @@ from k1s.server.apiserver.admission.webhooks.steps import Convert, convert_built
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.authn import openid
 from k1s.server.apiserver.authn.app import Authenticator
+from k1s.server.apiserver.authn.bootstrap_tokens import BootstrapTokens
 from k1s.server.apiserver.authn.jwt import TokenKeys
 from k1s.server.apiserver.authn.node_keys import NodeKeys
 from k1s.server.apiserver.authn.secret_tokens import SecretTokens
@@ -74,9 +75,10 @@ class Security:
 
         `convert` brings an object into another version of its kind; `connect` reaches webhooks (Dialer.connect).
         """
-        self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=("k1s",))
+        self.tokens = ServiceAccountTokens(self._keys, informers, self._clock, issuer=self.issuer, audiences=(self.issuer, "k1s"))
         self.node_keys = NodeKeys(informers)
-        self.authenticator = Authenticator([self.tokens], nodes=self.node_keys)
+        bootstrap = BootstrapTokens(informers, self._clock, self.tokens.audiences)
+        self.authenticator = Authenticator([self.tokens, bootstrap], nodes=self.node_keys)
         self.authorizer = Authorizer(RbacAuthorizer(informers), NodeAuthorizer(informers, rbac.node_rules()))
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)
@@ -125,7 +127,7 @@ class Security:
 
     async def _configuration(self, request: Request) -> Answer:
         host = request.headers.get("Host") or f"{self._config.advertise_address or '127.0.0.1'}:{self._config.https_listen_port}"
-        return openid.configuration(self.issuer, host)
+        return openid.configuration(self.issuer, f"https://{host}{openid.JWKS_PATH}", self._keys)
 
     async def _jwks(self, _request: Request) -> Answer:
         return openid.jwks(self._keys)

@@ -7,7 +7,8 @@ Source: apiserver/pkg/endpoints/request.RequestInfoFactory.
 from __future__ import annotations
 
 from k1s.api.catalog import Catalog
-from k1s.api.errors import bad_request
+from k1s.api.errors import ApiError, bad_request
+from k1s.api.selectors import parse_fields
 from k1s.base.http import Request
 from k1s.server.apiserver.attributes import RequestInfo
 
@@ -74,10 +75,14 @@ def truthy(request: Request, name: str) -> bool:
 
 
 def _name_from(fields: str) -> str:
-    # A list of one name counts as a request for that name, so that a role may allow it by resourceNames.
-    for term in fields.split(","):
-        key, equals, value = term.partition("=")
-        if key == "metadata.name" and equals:
-            value = value.removeprefix("=")
-            return value if value and "/" not in value and "%" not in value else ""
-    return ""
+    """A list of one name counts as a request for that name, so that a role may allow it by resourceNames.
+
+    Read as the handler reads it: `x!=a\\,metadata.name=b` names nobody, and would else list what one may not see.
+    """
+    if "metadata.name" not in fields:
+        return ""
+    try:
+        name = parse_fields(fields).required_value("metadata.name") or ""
+    except ApiError:
+        return ""
+    return "" if name in (".", "..") or "/" in name or "%" in name else name

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from k1s.api.catalog import builtin
+from k1s.api.catalog import builtin, builtin_catalog
 from k1s.api.errors import ApiError
+from k1s.base.http import Request
+from k1s.server.apiserver import request_info
 from k1s.server.apiserver.attributes import ANONYMOUS, RequestInfo, UserInfo
 from k1s.server.apiserver.authz.app import Authorizer
 from k1s.server.apiserver.authz.node import NodeAuthorizer
@@ -220,3 +222,61 @@ def test_the_cache_is_bounded(authorizer: Authorizer) -> None:
     for number in range(1500):
         authorizer.decide(user(f"u{number}"), ask("get", "pods", "n", "p"))
     assert len(authorizer.rbac._cache) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("metadata.name=a", "a"),
+        ("metadata.name==a,spec.x=y", "a"),
+        ("spec.x!=y\\,metadata.name=a", ""),
+        ("spec.x=y\\,metadata.name=a", ""),
+        ("metadata.name!=a", ""),
+        ("metadata.name=..", ""),
+        ("metadata.name=a%2fb", ""),
+    ],
+)
+def test_a_list_of_one_name_is_read_as_the_handler_reads_it(query: str, name: str) -> None:
+    request = Request("GET", "/api/v1/namespaces/n/configmaps", [("fieldSelector", query)])
+    assert request_info.parse(request, builtin_catalog()).name == name
+
+
+def test_nodes_do_not_smuggle_their_selector_into_a_value(authorizer: Authorizer) -> None:
+    def slices(selector: str) -> bool:
+        return authorizer.decide(NODE, ask("list", "resourceslices.resource.k8s.io", field_selector=selector))[0]
+
+    assert slices("spec.nodeName=n1")
+    assert slices("spec.driver=d,spec.nodeName==n1")
+    assert not slices("spec.driver!=d\\,spec.nodeName=n1")
+    assert not slices("spec.nodeName!=n1")
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        (ask("list", "nodes"), "node 'n1' cannot read all nodes, only its own Node object"),
+        (ask("get", "nodes", name="n2"), "node 'n1' cannot read 'n2', only its own Node object"),
+        (ask("get", "nodes", name="n1"), ""),
+        (ask("list", "pods"), "can only list/watch pods with spec.nodeName field selector"),
+        (ask("list", "pods", field_selector="spec.nodeName=n1"), ""),
+        (ask("get", "pods", "a", "other"), "no relationship found between node 'n1' and this object"),
+        (ask("create", "pods", "a"), ""),
+        (ask("list", "persistentvolumes"), "can only get individual resources of this type"),
+        (ask("list", "configmaps"), "can only read namespaced object of this type"),
+        (ask("create", "serviceaccounts", "a", "x"), "can only create token subresource of serviceaccount"),
+    ],
+)
+def test_what_the_node_authorizer_alone_says(informers: Any, info: RequestInfo, reason: str) -> None:
+    node = NodeAuthorizer(informers, defaults.node_rules())
+    assert node.allowed(NODE, info) == (not reason, reason)
+
+
+def test_the_reason_for_a_yes(authorizer: Authorizer, informers: Any) -> None:
+    bind(informers, "view", "ServiceAccount:x:reader", "n")
+    why = authorizer.rbac.why(account("reader", "x"), ask("get", "pods", "n", "p"))
+    name = "view-ServiceAccount-x-reader"
+    assert why == f'RBAC: allowed by RoleBinding "{name}/n" of ClusterRole "view" to ServiceAccount "reader/x"'
+    why = authorizer.rbac.why(user("u"), ask("get", "/api"))
+    assert why == (
+        'RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated"'
+    )

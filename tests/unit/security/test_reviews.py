@@ -103,10 +103,15 @@ async def test_a_token_is_asked_for_used_and_reviewed(api: Api) -> None:
     code, answer = await api.review("TokenReview", {"token": token})
     assert answer["status"]["authenticated"]
     assert answer["status"]["user"]["groups"][1] == "system:serviceaccounts:default"
-    code, answer = await api.review("TokenReview", {"token": token + "x"})
-    assert (code, answer["status"]) == (201, {"user": {}, "error": "[invalid bearer token]"})
+    code, answer = await api.review("TokenReview", {"token": "abc"})
+    assert (code, answer["status"]) == (201, {"user": {}, "error": "invalid bearer token"})
+    code, answer = await api.review("TokenReview", {"token": f"{token[:-8]}AAAAAAAA"})
+    words = "go-jose/go-jose: error in cryptographic primitive"
+    assert (code, answer["status"]) == (201, {"user": {}, "error": f"[invalid bearer token, {words}]"})
     code, answer = await api.review("TokenReview", {"token": token, "audiences": ["elsewhere"]})
-    assert "authenticated" not in answer["status"]
+    meant = '["https://kubernetes.default.svc.cluster.local" "k1s"]'
+    words = f'token audiences {meant} is invalid for the target audiences ["elsewhere"]'
+    assert answer["status"] == {"user": {}, "error": f"[invalid bearer token, {words}]"}
     code, answer = await api.call("GET", "/api/v1/pods", None, None, authorization=f"Bearer {token}")
     assert code == 403
     assert 'User "system:serviceaccount:default:sa" cannot list resource "pods"' in answer["message"]
@@ -121,7 +126,9 @@ async def test_access_reviews(api: Api) -> None:
     masters = {**ask, "groups": ["system:masters"]}
     assert (await api.review("SubjectAccessReview", masters))[1]["status"] == {"allowed": True}
     path = {"nonResourceAttributes": {"verb": "get", "path": "/version"}, "user": "x", "groups": ["system:unauthenticated"]}
-    assert (await api.review("SubjectAccessReview", path))[1]["status"] == {"allowed": True}
+    name = '"system:public-info-viewer"'
+    why = f'RBAC: allowed by ClusterRoleBinding {name} of ClusterRole {name} to Group "system:unauthenticated"'
+    assert (await api.review("SubjectAccessReview", path))[1]["status"] == {"allowed": True, "reason": why}
     mine = {"resourceAttributes": {"verb": "create", "group": "authorization.k8s.io", "resource": "selfsubjectaccessreviews"}}
     assert (await api.review("SelfSubjectAccessReview", mine, JANE))[1]["status"]["allowed"]
     assert (await api.review("LocalSubjectAccessReview", ask, namespace="default"))[0] == 201
@@ -137,6 +144,20 @@ async def test_access_reviews(api: Api) -> None:
             "SelfSubjectAccessReview",
             {"resourceAttributes": {}, "nonResourceAttributes": {}},
             "cannot be specified in combination",
+        ),
+        (
+            "SelfSubjectAccessReview",
+            {"resourceAttributes": {"fieldSelector": {}}},
+            "spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is "
+            "specified, requirements or rawSelector is required",
+        ),
+        (
+            "SelfSubjectAccessReview",
+            {"resourceAttributes": {"labelSelector": {"rawSelector": "a", "requirements": [{"key": "", "operator": "In"}]}}},
+            '[spec.resourceAttributes.labelSelector.rawSelector: Invalid value: "a": may not specified at the same time as '
+            "requirements, spec.resourceAttributes.labelSelector.requirements[0].key: Required value: must be specified, "
+            "spec.resourceAttributes.labelSelector.requirements[0].values: Required value: must be specified when `operator` is "
+            "'In' or 'NotIn']",
         ),
     ],
 )
@@ -211,3 +232,49 @@ async def test_a_second_bootstrap_writes_nothing(api: Api) -> None:
         request_header_ca=b"RH",
     )
     assert (written, api.server.hub.revision) == (0, before)
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "text"),
+    [
+        (
+            {"expirationSeconds": 599},
+            422,
+            "spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes",
+        ),
+        ({"expirationSeconds": 1 << 33}, 422, "may not specify a duration larger than 2^32 seconds"),
+        ({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "none"}}, 404, 'pods "none" not found'),
+        (
+            {"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "x"}},
+            400,
+            "cannot bind token to object of type /v1, Kind=ConfigMap",
+        ),
+        (
+            {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}},
+            400,
+            'cannot bind token for serviceaccount "sa" to pod running with different serviceaccount name.',
+        ),
+        (
+            {"boundObjectRef": {"kind": "Secret", "apiVersion": "v1", "name": "s", "uid": "other"}},
+            409,
+            'Operation cannot be fulfilled on Secret "s": the UID in the bound object reference (other) does not match the UID '
+            "in record. The object might have been deleted and then recreated",
+        ),
+    ],
+)
+async def test_token_requests_that_cannot_be_met(api: Api, spec: Any, code: int, text: str) -> None:
+    meta = {"namespace": "default"}
+    await api.client.create(builtin("Secret"), {"metadata": {**meta, "name": "s"}})
+    await api.client.create(builtin("ServiceAccount"), {"metadata": {**meta, "name": "default"}})
+    pod = {"metadata": {**meta, "name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await api.client.create(builtin("Pod"), pod)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    found, answer = await api.call("POST", "/api/v1/namespaces/default/serviceaccounts/sa/token", request)
+    assert (found, text in answer["message"]) == (code, True), answer["message"]
+
+
+async def test_a_token_request_for_another_account(api: Api) -> None:
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {"name": "x"}, "spec": {}}
+    code, answer = await api.call("POST", "/api/v1/namespaces/default/serviceaccounts/sa/token", request)
+    assert code == 422
+    assert 'metadata.name: Invalid value: "x": must match the service account name if specified' in answer["message"]

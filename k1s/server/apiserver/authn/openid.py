@@ -16,14 +16,13 @@ JWKS_PATH = "/openid/v1/jwks"
 _CACHE = [("Cache-Control", "public, max-age=3600")]
 
 
-def configuration(issuer: str, address: str) -> Response:
-    """`address`: host:port under which the API server can be reached."""
+def configuration(issuer: str, jwks_uri: str, keys: TokenKeys) -> Response:
     document = {
         "issuer": issuer,
-        "jwks_uri": f"https://{address}{JWKS_PATH}",
+        "jwks_uri": jwks_uri,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": keys.algorithms(),
     }
     return Response(200, orjson.dumps(document), headers=list(_CACHE))
 

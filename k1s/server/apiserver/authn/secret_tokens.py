@@ -5,6 +5,7 @@ Called by: server/app as a task. Never does: make such Secrets (users do; nothin
 Source: upstream pkg/controller/serviceaccount/tokens_controller.go.
 
 Queue: a set of (namespace, name), at most one entry per token Secret; a failed write is tried again with backoff.
+It also notes on such a Secret on which day its token was used last (KEP-2799): one write a day and Secret.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from k1s.api.catalog import builtin
 from k1s.api.clone import clone
 from k1s.api.errors import ApiError
 from k1s.base.backoff import Backoff, KeyedBackoff
-from k1s.base.clock import Clock
+from k1s.base.clock import Clock, rfc3339
 from k1s.client.interface import Client, InformerFactory, Object
-from k1s.server.apiserver.authn.service_accounts import TOKEN_SECRET_TYPE, ServiceAccountTokens
+from k1s.server.apiserver.authn.service_accounts import LAST_USED, TOKEN_SECRET_TYPE, ServiceAccountTokens
 
 log = logging.getLogger("k1s.server.secret-tokens")
 
+TRACKING = "kube-apiserver-legacy-service-account-token-tracking"
 _NAME = "kubernetes.io/service-account.name"
 _UID = "kubernetes.io/service-account.uid"
 _INDEX = "token-secret-account"
@@ -40,6 +42,9 @@ class SecretTokens:
         self._secrets = informers.informer(builtin("Secret"))
         self._accounts = informers.informer(builtin("ServiceAccount"))
         self._due: set[tuple[str, str]] = set()
+        tokens.used = self._used
+        # Secret -> the day of its token's use; at most one entry per token Secret.
+        self._last_use: dict[tuple[str, str], str] = {}
         self._wake = asyncio.Event()
         self._backoff = KeyedBackoff(_RETRY)
 
@@ -48,6 +53,7 @@ class SecretTokens:
         self._secrets.add_handler(self._secret_changed)
         self._accounts.add_handler(self._account_changed)
         ready()
+        await self._begin_tracking()
         async with asyncio.TaskGroup() as later:
             while True:
                 await self._wake.wait()
@@ -62,6 +68,22 @@ class SecretTokens:
                         log.warning("secret %s/%s: %s; trying again in %.1f s", *key, error.message, delay)
                         later.create_task(self._again(key, delay))
 
+    async def _begin_tracking(self) -> None:
+        """Say since when uses are noted, once and for all: before that day a missing label means nothing."""
+        config_maps = builtin("ConfigMap")
+        meta = {"name": TRACKING, "namespace": "kube-system"}
+        try:
+            await self._client.get(config_maps, TRACKING, "kube-system")
+        except ApiError as error:
+            if error.reason != "NotFound":
+                log.warning("configmap %s: %s", TRACKING, error.message)
+                return
+            since = {"since": rfc3339(self._clock.now())[:10]}
+            try:
+                await self._client.create(config_maps, {"metadata": meta, "data": since}, "kube-system")
+            except ApiError as refused:
+                log.warning("configmap %s: %s", TRACKING, refused.message)
+
     async def reconcile(self, namespace: str, name: str) -> None:
         """Bring one Secret to what its service account says."""
         secret = self._secrets.get(name, namespace)
@@ -75,6 +97,15 @@ class SecretTokens:
         wanted = self._filled(secret, account)
         if wanted is not None:
             await self._client.update(self._secrets.resource, wanted)
+            return
+        day = self._last_use.pop((namespace, name), "")
+        if day and (secret["metadata"].get("labels") or {}).get(LAST_USED) != day:
+            change = {"metadata": {"uid": secret["metadata"]["uid"], "labels": {LAST_USED: day}}}
+            try:
+                await self._client.patch(self._secrets.resource, name, namespace, change)
+            except ApiError as error:
+                if error.reason not in ("NotFound", "Conflict"):
+                    raise
 
     def _filled(self, secret: Object, account: Object) -> Object | None:
         """The Secret with token, ca.crt and namespace; None if it has them."""
@@ -107,6 +138,14 @@ class SecretTokens:
     def _enqueue(self, key: tuple[str, str]) -> None:
         self._due.add(key)
         self._wake.set()
+
+    def _used(self, secret: Object) -> None:
+        day = rfc3339(self._clock.now())[:10]
+        meta = secret["metadata"]
+        key = (meta["namespace"], meta["name"])
+        if (meta.get("labels") or {}).get(LAST_USED) != day and self._last_use.get(key) != day:
+            self._last_use[key] = day
+            self._enqueue(key)
 
     def _secret_changed(self, _old: Object | None, new: Object | None) -> None:
         if new is not None and new.get("type") == TOKEN_SECRET_TYPE:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import uuid
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,12 @@ from k1s.api.catalog import builtin
 from k1s.base.clock import Clock, parse_rfc3339
 from k1s.client.interface import Informer, InformerFactory, Object
 from k1s.server.apiserver.attributes import UserInfo
-from k1s.server.apiserver.authn.jwt import Claims, InvalidToken, TokenKeys
+from k1s.server.apiserver.authn.jwt import Claims, InvalidToken, NotOurs, TokenKeys, parse
 
 LEGACY_ISSUER = "kubernetes/serviceaccount"
 TOKEN_SECRET_TYPE = "kubernetes.io/service-account-token"
+# Labels of a Secret whose token was used, or is not to be used any more (KEP-2799).
+LAST_USED, INVALID_SINCE = "kubernetes.io/legacy-token-last-used", "kubernetes.io/legacy-token-invalid-since"
 # What admission asks for in the projected volume. Old client libraries read the token once, so such a token lives a year
 # while its reader is told to come back within the hour (upstream's ServiceAccountTokenExtension).
 PROJECTED_SECONDS = 3607
@@ -47,13 +50,29 @@ class Bound:
 
 
 class ServiceAccountTokens:
-    """Issues and checks tokens. `issuer` is the first of the API's own audiences."""
+    """Issues and checks tokens. `audiences`: the API's own, `issuer` if none are named.
+
+    `others`: issuers whose tokens are still good. `longest`: seconds that a token may live (0: as long as is asked for).
+    `extend`: tokens of old client libraries live a year. `used` is told of each use of a token that lives in a Secret.
+    """
 
     def __init__(
-        self, keys: TokenKeys, informers: InformerFactory, clock: Clock, *, issuer: str, audiences: Sequence[str] = ()
+        self,
+        keys: TokenKeys,
+        informers: InformerFactory,
+        clock: Clock,
+        *,
+        issuer: str,
+        audiences: Sequence[str] = (),
+        others: Sequence[str] = (),
+        longest: int = 0,
+        extend: bool = True,
     ) -> None:
         self.keys, self.issuer = keys, issuer
-        self.audiences = tuple(dict.fromkeys([issuer, *audiences]))
+        self.audiences = tuple(dict.fromkeys(audiences)) or (issuer,)
+        self._issuers = frozenset((issuer, *others))
+        self.longest, self._extend = longest, extend
+        self.used: Callable[[Object], None] = lambda secret: None
         self._clock = clock
         self._accounts = informers.informer(builtin("ServiceAccount"))
         self._bound: dict[str, Informer] = {
@@ -75,7 +94,8 @@ class ServiceAccountTokens:
                 inner[reference.kind.lower()] = _reference(reference.name, reference.uid)
         wanted = tuple(audiences) or self.audiences
         expiry = now + seconds
-        if bound is not None and bound.kind == "Pod" and seconds == PROJECTED_SECONDS and set(wanted) <= set(self.audiences):
+        extended = self._extend and bound is not None and bound.kind == "Pod" and seconds == PROJECTED_SECONDS
+        if extended and set(wanted) <= set(self.audiences):
             inner["warnafter"] = now + seconds
             expiry = now + _EXTENDED_SECONDS
         claims = {
@@ -110,12 +130,11 @@ class ServiceAccountTokens:
         wanted = tuple(audiences) or self.audiences
         if claims.get("iss") == LEGACY_ISSUER:
             # Legacy tokens name no audience: they are the API's.
-            return self._check_legacy(claims, token), _shared(wanted, self.audiences)
-        if claims.get("iss") != self.issuer:
-            raise InvalidToken("issued by someone else")
-        self._check_dates(claims)
-        named = claims.get("aud") or []
+            shared = _shared(wanted, self.audiences)
+            return self._check_legacy(claims, token), shared
+        named = claims.get("aud") or self.audiences
         shared = _shared(wanted, [named] if isinstance(named, str) else named)
+        self._check_dates(claims)
         return self._check_bound(claims), shared
 
     def _verify(self, token: str) -> Claims:
@@ -125,6 +144,10 @@ class ServiceAccountTokens:
         if claims is not None:
             self._verified.move_to_end(digest)
             return claims
+        # Whose it is comes first: another issuer's token costs no signature here, and is no error.
+        issuer = parse(token).claims.get("iss")
+        if issuer != LEGACY_ISSUER and issuer not in self._issuers:
+            raise NotOurs("issued by someone else")
         claims = self.keys.verify(token)
         self._verified[digest] = claims
         if len(self._verified) > _CACHE_SIZE:
@@ -133,61 +156,93 @@ class ServiceAccountTokens:
 
     def _check_dates(self, claims: Claims) -> None:
         now = self._clock.now()
-        expiry, start = claims.get("exp"), claims.get("nbf", 0)
-        if not isinstance(expiry, int) or not isinstance(start, int):
-            raise InvalidToken("has no dates")
-        if now > expiry + _LEEWAY:
-            raise InvalidToken("has expired")
+        expiry, start, issued = claims.get("exp"), claims.get("nbf", 0), claims.get("iat", 0)
+        if not all(isinstance(moment, int | float) for moment in (expiry, start, issued)):
+            raise InvalidToken("service account token claims could not be validated due to unexpected validation error")
         if now < start - _LEEWAY:
-            raise InvalidToken("is not valid yet")
+            raise InvalidToken("service account token is not valid yet")
+        if now > (expiry or 0) + _LEEWAY:
+            raise InvalidToken("service account token has expired")
+        if now < issued - _LEEWAY:
+            raise InvalidToken("service account token is issued in the future")
 
     def _check_bound(self, claims: Claims) -> UserInfo:
         inner = claims.get("kubernetes.io")
         if not isinstance(inner, dict) or not isinstance(inner.get("serviceaccount"), dict):
             raise InvalidToken("names no service account")
         namespace, account = str(inner.get("namespace")), inner["serviceaccount"]
-        if claims.get("sub") != subject(namespace, str(account.get("name"))):
+        name = str(account.get("name"))
+        if claims.get("sub") != subject(namespace, name):
             raise InvalidToken("names two service accounts")
-        self._check_live(self._accounts, namespace, account)
+        self._check_account(namespace, name, str(account.get("uid")), "service account")
         extra: dict[str, tuple[str, ...]] = {}
         if claims.get("jti"):
             extra["authentication.kubernetes.io/credential-id"] = (f"JTI={claims['jti']}",)
         pod = inner.get("pod")
-        for kind, reference in ((k, inner.get(k)) for k in ("pod", "secret", "node")):
+        for kind, reference in ((k, inner.get(k)) for k in ("secret", "pod", "node")):
             if reference is None:
                 continue
             # The node of a bound pod is information; a token bound to the node alone dies with it.
             if kind != "node" or pod is None:
-                self._check_live(self._bound[kind], "" if kind == "node" else namespace, reference)
+                self._check_reference(kind, "" if kind == "node" else namespace, reference)
             if kind != "secret":
                 extra[f"authentication.kubernetes.io/{kind}-name"] = (str(reference.get("name")),)
                 if reference.get("uid"):
                     extra[f"authentication.kubernetes.io/{kind}-uid"] = (str(reference["uid"]),)
-        return account_user(namespace, str(account["name"]), str(account["uid"]), extra)
+        return account_user(namespace, name, str(account["uid"]), extra)
 
     def _check_legacy(self, claims: Claims, token: str) -> UserInfo:
         prefix = "kubernetes.io/serviceaccount/"
-        namespace, name, uid, secret_name = (
-            str(claims.get(prefix + key) or "")
-            for key in ("namespace", "service-account.name", "service-account.uid", "secret.name")
-        )
-        if not (namespace and name and uid and secret_name) or claims.get("sub") != subject(namespace, name):
-            raise InvalidToken("names no service account")
+        fields = {
+            word: str(claims.get(prefix + key) or "")
+            for word, key in (
+                ("namespace", "namespace"),
+                ("secretName", "secret.name"),
+                ("serviceAccountName", "service-account.name"),
+                ("serviceAccountUID", "service-account.uid"),
+            )
+        }
+        missing = next((word for word, value in fields.items() if not value), "")
+        if missing:
+            raise InvalidToken(f"{missing} claim is missing")
+        namespace, secret_name, name, uid = fields.values()
+        if claims.get("sub") != subject(namespace, name):
+            raise InvalidToken("sub claim is invalid")
         secret = self._bound["secret"].get(secret_name, namespace)
-        if secret is None or self._gone(secret):
-            raise InvalidToken("its secret has gone")
+        if secret is None or secret["metadata"].get("deletionTimestamp"):
+            raise InvalidToken("Token has been invalidated")
         held = b64decode((secret.get("data") or {}).get("token") or "")
         if not hmac.compare_digest(held, token.encode()):
-            raise InvalidToken("is not the one in its secret")
-        self._check_live(self._accounts, namespace, {"name": name, "uid": uid})
+            raise InvalidToken("Token does not match server's copy")
+        self._check_account(namespace, name, uid, "ServiceAccount")
+        if (secret["metadata"].get("labels") or {}).get(INVALID_SINCE):
+            raise InvalidToken(
+                f"the token in secret {namespace}/{secret_name} for service account {namespace}/{name} has been marked invalid. "
+                "Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the "
+                f"'{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            )
+        self.used(secret)
         return account_user(namespace, name, uid, {})
 
-    def _check_live(self, informer: Informer, namespace: str, reference: Any) -> None:
+    def _check_account(self, namespace: str, name: str, uid: str, word: str) -> None:
+        found = self._accounts.get(name, namespace)
+        if found is None:
+            raise InvalidToken(f'serviceaccounts "{name}" not found')
+        if self._gone(found):
+            raise InvalidToken(f"{word} {namespace}/{name} has been deleted")
+        if found["metadata"].get("uid") != uid:
+            raise InvalidToken(f"{word} UID ({found['metadata'].get('uid')}) does not match claim ({uid})")
+
+    def _check_reference(self, kind: str, namespace: str, reference: Any) -> None:
         if not isinstance(reference, dict):
             raise InvalidToken("is bound to something unreadable")
-        found = informer.get(str(reference.get("name")), namespace)
-        if found is None or found["metadata"].get("uid") != reference.get("uid") or self._gone(found):
-            raise InvalidToken(f"its {informer.resource.singular_name} has gone")
+        found = self._bound[kind].get(str(reference.get("name")), namespace)
+        if found is None or self._gone(found):
+            raise InvalidToken("service account token has been invalidated")
+        uid = found["metadata"].get("uid")
+        if uid != reference.get("uid"):
+            words = f"does not match service account {kind} ref claim ({reference.get('uid')})"
+            raise InvalidToken(f"{kind} UID ({uid}) {words}")
 
     def _gone(self, obj: Object) -> bool:
         deleted = obj["metadata"].get("deletionTimestamp")
@@ -215,9 +270,13 @@ def split_subject(user: str) -> tuple[str, str] | None:
 def _shared(wanted: Sequence[str], meant: Sequence[str]) -> tuple[str, ...]:
     shared = tuple(a for a in wanted if a in meant)
     if not shared:
-        raise InvalidToken("not meant for this audience")
+        raise InvalidToken(f"token audiences {_quoted(meant)} is invalid for the target audiences {_quoted(wanted)}")
     return shared
 
 
+def _quoted(words: Sequence[str]) -> str:
+    return "[" + " ".join(json.dumps(word) for word in words) + "]"
+
+
 def _reference(name: str, uid: str) -> dict[str, str]:
-    return {"name": name, "uid": uid}
+    return {"name": name, "uid": uid} if uid else {"name": name}

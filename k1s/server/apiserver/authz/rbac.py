@@ -53,6 +53,19 @@ class RbacAuthorizer:
             return True, ""
         return False, f"RBAC: {_joined(errors)}" if errors else ""
 
+    def why(self, user: UserInfo, info: RequestInfo) -> str:
+        """Which binding lets a request through, as a SubjectAccessReview says it; "" if none does."""
+        namespace = info.namespace if info.is_resource else ""
+        for binding in self._bindings_of(user, namespace):
+            rules = RuleSet(self.role_rules(binding.get("roleRef") or {}, binding["metadata"].get("namespace", "")) or ())
+            if info.is_resource:
+                good = rules.allows(info.verb, info.group, info.plural, info.subresource, info.name)
+            else:
+                good = rules.allows_path(info.verb, info.path)
+            if good:
+                return f"RBAC: allowed by {_described(binding, set(_user_keys(user)))}"
+        return ""
+
     def rules_for(self, user: UserInfo, namespace: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
         """Every rule that holds for the user in a namespace ("": cluster-wide only), and what could not be resolved."""
         rules, errors = self._rules(user, namespace)
@@ -90,8 +103,8 @@ class RbacAuthorizer:
 
     def _bindings_of(self, user: UserInfo, namespace: str) -> Iterator[Object]:
         seen: set[str] = set()
-        for key in _user_keys(user):
-            for informer in (self._cluster_bindings, self._bindings) if namespace else (self._cluster_bindings,):
+        for informer in (self._cluster_bindings, self._bindings) if namespace else (self._cluster_bindings,):
+            for key in _user_keys(user):
                 for binding in informer.by_index(_INDEX, key):
                     meta = binding["metadata"]
                     if meta.get("namespace", "") in ("", namespace) and meta["uid"] not in seen:
@@ -109,14 +122,28 @@ def _user_keys(user: UserInfo) -> Iterator[str]:
 
 
 def _subject_keys(binding: Object) -> Iterable[str]:
-    """A service account is indexed by the user name it has."""
     for subject in binding.get("subjects") or ():
-        kind, name = subject.get("kind"), subject.get("name")
-        if kind == "ServiceAccount":
-            namespace = subject.get("namespace") or binding["metadata"].get("namespace", "")
-            yield f"User:system:serviceaccount:{namespace}:{name}"
-        elif kind in ("User", "Group"):
-            yield f"{kind}:{name}"
+        yield _subject_key(subject, binding["metadata"].get("namespace", ""))
+
+
+def _subject_key(subject: Object, namespace: str) -> str:
+    """A service account is indexed by the user name it has."""
+    kind, name = subject.get("kind"), subject.get("name")
+    if kind == "ServiceAccount":
+        return f"User:system:serviceaccount:{subject.get('namespace') or namespace}:{name}"
+    return f"{kind}:{name}"
+
+
+def _described(binding: Object, keys: set[str]) -> str:
+    meta, reference = binding["metadata"], binding["roleRef"]
+    name, namespace, kind = meta["name"], meta.get("namespace", ""), "ClusterRoleBinding"
+    if namespace:
+        name, kind = f"{name}/{namespace}", "RoleBinding"
+    subject = next((s for s in binding.get("subjects") or () if _subject_key(s, namespace) in keys), {})
+    who = subject.get("name", "")
+    if subject.get("kind") == "ServiceAccount":
+        who = f"{who}/{subject.get('namespace') or namespace}"
+    return f'{kind} "{name}" of {reference["kind"]} "{reference["name"]}" to {subject.get("kind")} "{who}"'
 
 
 def _joined(errors: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from k1s.api.catalog import Resource, builtin
+from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError, FieldError, bad_request, conflict, invalid, invalid_value, not_found
 from k1s.api.schema import schema_for_kind
 from k1s.base.clock import rfc3339
@@ -46,9 +46,11 @@ class TokenHandler:
         obj, duplicates = decode_body(await call.body(), body_form(request))
         _check_kind(obj)
         call.typed(obj, call.resource, duplicates, schema_for_kind(GROUP, VERSION, KIND))
+        _check_names(obj, info)
         account = self._accounts.get(info.name, info.namespace)
         if account is None:
             raise not_found("serviceaccounts", "", info.name)
+        seconds = self._seconds(obj)
         if server.admission is not None:
             admission = AdmissionRequest(
                 "CREATE", call.resource, call.subresource, info.namespace, info.name, obj, None, user, call.dry_run
@@ -56,6 +58,9 @@ class TokenHandler:
             await server.admission.mutate(admission)
             await server.admission.validate(admission)
             call.warnings += admission.warnings
+        longest = self._tokens.longest
+        if longest and seconds > longest:
+            call.warnings.append(f"requested expiration of {seconds} seconds shortened to {longest} seconds")
         answer = self.issue(account, obj, dry_run=call.dry_run)
         answer["metadata"]["creationTimestamp"] = rfc3339(server.clock.now())
         return Response(201, orjson.dumps(answer), headers=call.warning_headers())
@@ -63,11 +68,9 @@ class TokenHandler:
     def issue(self, account: Object, obj: Object, *, dry_run: bool = False) -> Object:
         """The request with its status filled in. Raises ApiError 400, 404, 409, 422."""
         meta, spec = account["metadata"], obj.get("spec") or {}
-        seconds = spec.get("expirationSeconds")
-        seconds = _DEFAULT_SECONDS if seconds is None else seconds
-        faults = list(_faults(seconds))
-        if faults:
-            raise invalid(KIND, GROUP, meta["name"], faults)
+        seconds = self._seconds(obj)
+        if self._tokens.longest:
+            seconds = min(seconds, self._tokens.longest)
         bound, node = self._bound(account, spec.get("boundObjectRef"))
         audiences = spec.get("audiences") or list(self._tokens.audiences)
         token, expiry = self._tokens.issue(account, audiences=audiences, seconds=seconds, bound=bound, node=node)
@@ -79,23 +82,33 @@ class TokenHandler:
             "status": {"token": "" if dry_run else token, "expirationTimestamp": rfc3339(expiry)},
         }
 
+    @staticmethod
+    def _seconds(obj: Object) -> int:
+        seconds = (obj.get("spec") or {}).get("expirationSeconds")
+        seconds = _DEFAULT_SECONDS if seconds is None else seconds
+        faults = list(_faults(seconds))
+        if faults:
+            raise invalid(KIND, GROUP, "", faults)
+        return int(seconds)
+
     def _bound(self, account: Object, reference: Object | None) -> tuple[Bound | None, Bound | None]:
         """The object that the token is to be bound to, and the node that a bound pod runs on."""
         if not reference:
             return None, None
-        kind, version, name = reference.get("kind"), reference.get("apiVersion"), str(reference.get("name") or "")
-        if kind not in ("Pod", "Secret", "Node") or version not in ("v1", None, ""):
-            raise bad_request(f"cannot bind token for {version}, Kind={kind} object")
+        kind, name = str(reference.get("kind") or ""), str(reference.get("name") or "")
+        group, _, version = str(reference.get("apiVersion") or "").rpartition("/")
+        if kind not in ("Pod", "Secret", "Node") or group:
+            raise bad_request(f"cannot bind token to object of type {group}/{version}, Kind={kind}")
         resource = builtin(kind)
         namespace = "" if kind == "Node" else account["metadata"]["namespace"]
         found = self._informers.informer(resource).get(name, namespace)
         if found is None:
             raise not_found(resource.plural, "", name)
-        uid = found["metadata"]["uid"]
-        if reference.get("uid") and reference["uid"] != uid:
-            raise _other_uid(resource, name, str(reference["uid"]), uid)
         if kind == "Pod":
             self._check_account(account, found)
+        uid = found["metadata"]["uid"]
+        if reference.get("uid") and reference["uid"] != uid:
+            raise _other_uid(kind, name, str(reference["uid"]))
         return Bound(kind, name, uid), self._node_of(found) if kind == "Pod" else None
 
     def _check_account(self, account: Object, pod: Object) -> None:
@@ -107,10 +120,11 @@ class TokenHandler:
 
     def _node_of(self, pod: Object) -> Bound | None:
         name = (pod.get("spec") or {}).get("nodeName")
-        node = self._informers.informer(builtin("Node")).get(name) if name else None
-        # A pod may be bound to a node that is not there any more; the token then names it without uid in upstream. A
-        # reference that cannot be checked is worth nothing, so it is left out.
-        return None if node is None else Bound("Node", str(name), node["metadata"]["uid"])
+        if not name:
+            return None
+        node = self._informers.informer(builtin("Node")).get(name)
+        # The pod may outlive its node for a while: the token then tells the name alone.
+        return Bound("Node", str(name), node["metadata"]["uid"] if node is not None else "")
 
 
 def _faults(seconds: Any) -> list[FieldError]:
@@ -130,11 +144,19 @@ def _check_kind(obj: Object) -> None:
     obj["apiVersion"], obj["kind"] = given
 
 
-def _other_uid(resource: Resource, name: str, wanted: str, found: str) -> ApiError:
+def _check_names(obj: Object, info: RequestInfo) -> None:
+    for key, wanted in (("name", info.name), ("namespace", info.namespace)):
+        given = (obj.get("metadata") or {}).get(key)
+        if given and given != wanted:
+            fault = invalid_value(f"metadata.{key}", given, f"must match the service account {key} if specified")
+            raise invalid(KIND, GROUP, info.name, [fault])
+
+
+def _other_uid(kind: str, name: str, wanted: str) -> ApiError:
     return conflict(
-        resource.plural,
+        kind,
         "",
         name,
         f"the UID in the bound object reference ({wanted}) does not match the UID in record. "
-        f"The object might have been deleted and then recreated: {found}",
+        "The object might have been deleted and then recreated",
     )
