@@ -253,6 +253,8 @@ _TABLE: dict[tuple[str, str], tuple[_Row, ...]] = {
             "csr",
             subs=(_sub("approval", _STATUS), _S),
         ),
+        _row("ClusterTrustBundle", "clustertrustbundles", False),
+        _row("PodCertificateRequest", "podcertificaterequests", True, subs=(_S,)),
     ),
     ("networking.k8s.io", "v1"): (
         _row("IngressClass", "ingressclasses", False),
@@ -297,10 +299,12 @@ _TABLE: dict[tuple[str, str], tuple[_Row, ...]] = {
     ),
     ("resource.k8s.io", "v1"): (
         _row("DeviceClass", "deviceclasses", False),
+        _row("DeviceTaintRule", "devicetaintrules", False, subs=(_S,)),
         _row("ResourceClaim", "resourceclaims", True, subs=(_S,)),
         _row("ResourceClaimTemplate", "resourceclaimtemplates", True),
         _row("ResourceSlice", "resourceslices", False),
     ),
+    ("storagemigration.k8s.io", "v1"): (_row("StorageVersionMigration", "storageversionmigrations", False, subs=(_S,)),),
 }
 
 # (group, version, plural) -> (group, version, plural) where the objects are stored.

@@ -42,6 +42,13 @@ def _token_request(obj: Object) -> None:
         spec["expirationSeconds"] = 3600
 
 
+def _pod_certificate_request(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    if spec.get("maxExpirationSeconds") is None:
+        spec["maxExpirationSeconds"] = 86400
+    obj.setdefault("status", {})
+
+
 _ADMISSION = "admissionregistration.k8s.io"
 _FLOW = "flowcontrol.apiserver.k8s.io"
 
@@ -67,6 +74,7 @@ _TABLE: dict[tuple[str, str], Callable[[Object], None]] = {
     ("batch", "CronJob"): batch.cron_job,
     ("batch", "Job"): batch.job,
     ("certificates.k8s.io", "CertificateSigningRequest"): _status,
+    ("certificates.k8s.io", "PodCertificateRequest"): _pod_certificate_request,
     ("discovery.k8s.io", "EndpointSlice"): networking.endpoint_slice,
     ("networking.k8s.io", "Ingress"): networking.ingress,
     ("networking.k8s.io", "IngressClass"): networking.ingress_class,
@@ -76,6 +84,7 @@ _TABLE: dict[tuple[str, str], Callable[[Object], None]] = {
     (rbac.GROUP, "ClusterRoleBinding"): rbac.binding,
     (rbac.GROUP, "RoleBinding"): rbac.binding,
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
+    ("storagemigration.k8s.io", "StorageVersionMigration"): _status,
     ("storage.k8s.io", "CSIDriver"): storage.csi_driver,
     ("storage.k8s.io", "CSIStorageCapacity"): storage.storage_capacity,
     ("storage.k8s.io", "StorageClass"): storage.storage_class,
@@ -90,6 +99,7 @@ _TABLE: dict[tuple[str, str], Callable[[Object], None]] = {
     ("apiregistration.k8s.io", "APIService"): extension.api_service,
     (_FLOW, "FlowSchema"): flowcontrol.flow_schema,
     (_FLOW, "PriorityLevelConfiguration"): flowcontrol.priority_level,
+    ("resource.k8s.io", "DeviceTaintRule"): _status,
     ("resource.k8s.io", "ResourceClaim"): devices.resource_claim,
     ("resource.k8s.io", "ResourceClaimTemplate"): devices.resource_claim_template,
 }

@@ -61,6 +61,15 @@ def _csr(obj: Object, now: float) -> list[Any]:
     ]
 
 
+def _trust_bundle(obj: Object, now: float) -> list[Any]:
+    return [name(obj), spec(obj).get("signerName") or NONE]
+
+
+def _pod_certificate(obj: Object, now: float) -> list[Any]:
+    state = next((c.get("type") for c in status(obj).get("conditions") or () if c.get("status") == "True"), None) or "Pending"
+    return [name(obj), *(spec(obj).get(f"{kind}Name") or "" for kind in ("pod", "serviceAccount", "node", "signer")), state]
+
+
 def _autoscaler(obj: Object, now: float) -> list[Any]:
     target = spec(obj).get("scaleTargetRef") or {}
     low = spec(obj).get("minReplicas")
@@ -207,6 +216,20 @@ PRINTERS = {
             column("Condition", "What became of the request."),
         ),
         _csr,
+    ),
+    ("certificates.k8s.io", "ClusterTrustBundle"): Printer(
+        (NAME, column("SignerName", "The signer whose trust anchors these are.")), _trust_bundle
+    ),
+    ("certificates.k8s.io", "PodCertificateRequest"): Printer(
+        (
+            NAME,
+            column("PodName", "The pod that the certificate is for."),
+            column("ServiceAccountName", "The service account of the pod."),
+            column("NodeName", "The node of the pod."),
+            column("SignerName", "The requested signer."),
+            column("State", "Pending, Issued, Denied or Failed."),
+        ),
+        _pod_certificate,
     ),
     ("autoscaling", "HorizontalPodAutoscaler"): Printer(
         (

@@ -8,7 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api.meta import Object
-from k1s.api.printers.columns import AGE, NAME, NONE, UNSET, Printer, age, column, integer, metadata, name, spec, status
+from k1s.api.printers.columns import (
+    AGE,
+    CREATED_AT,
+    NAME,
+    NONE,
+    UNSET,
+    Printer,
+    age,
+    column,
+    created_at,
+    integer,
+    metadata,
+    name,
+    spec,
+    status,
+)
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 _BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
@@ -101,7 +116,7 @@ def _csi_driver(obj: Object, now: float) -> list[Any]:
 
 
 def _capacity(obj: Object, now: float) -> list[Any]:
-    return [name(obj), obj.get("storageClassName") or "", obj.get("capacity") or UNSET]
+    return [name(obj), created_at(obj)]
 
 
 def _attributes_class(obj: Object, now: float) -> list[Any]:
@@ -180,8 +195,7 @@ PRINTERS = {
         ),
         _csi_driver,
     ),
-    (_GROUP, "CSIStorageCapacity"): Printer(
-        (NAME, column("StorageClassName", "The storage class."), column("Capacity", "The capacity.")), _capacity
-    ),
+    # Upstream has columns for it, and a store that does not use them.
+    (_GROUP, "CSIStorageCapacity"): Printer((NAME, CREATED_AT), _capacity),
     (_GROUP, "VolumeAttributesClass"): Printer((NAME, column("DriverName", "Name of the CSI driver"), AGE), _attributes_class),
 }

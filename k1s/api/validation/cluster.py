@@ -1,17 +1,12 @@
-"""Disruption budgets, priority classes, leases, runtime classes, certificate requests.
+"""Disruption budgets, priority classes, leases, runtime classes.
 
-Called by: table.py. Never does: sign, preempt, elect.
+Called by: table.py. Never does: preempt, elect.
 """
 
 from __future__ import annotations
 
-import binascii
-import re
-from base64 import b64decode
-from typing import Any
-
 from k1s.api import names
-from k1s.api.errors import forbidden_field, invalid_value, required
+from k1s.api.errors import forbidden_field, invalid_value
 from k1s.api.meta import Object
 from k1s.api.validation.object_meta import label_map
 from k1s.api.validation.rules import Errors, immutable, non_negative, one_of, percent_or_count, positive, quantities, strings
@@ -82,91 +77,3 @@ def runtime_class(errs: Errors, obj: Object) -> None:
 def runtime_class_update(errs: Errors, obj: Object, old: Object) -> None:
     runtime_class(errs, obj)
     immutable(errs, "handler", obj.get("handler"), old.get("handler"))
-
-
-_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----\s")
-_USAGES = frozenset(
-    (
-        "signing",
-        "digital signature",
-        "content commitment",
-        "key encipherment",
-        "key agreement",
-        "data encipherment",
-        "cert sign",
-        "crl sign",
-        "encipher only",
-        "decipher only",
-        "any",
-        "server auth",
-        "client auth",
-        "code signing",
-        "email protection",
-        "s/mime",
-        "ipsec end system",
-        "ipsec tunnel",
-        "ipsec user",
-        "timestamping",
-        "ocsp signing",
-        "microsoft sgc",
-        "netscape sgc",
-    )
-)
-
-
-def _request(errs: Errors, value: Any) -> None:
-    if not value:
-        errs.append(required("spec.request"))
-        return
-    try:
-        block = _PEM.match(b64decode(value).lstrip())
-    except (binascii.Error, ValueError):
-        block = None
-    if block is None or block.group(1) not in (b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST"):
-        errs.append(invalid_value("spec.request", value, "PEM block type must be CERTIFICATE REQUEST"))
-
-
-def signing_request(errs: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    _request(errs, spec.get("request"))
-    if not spec.get("usages"):
-        errs.append(required("spec.usages"))
-    seen: set[str] = set()
-    for index, usage in enumerate(spec.get("usages") or ()):
-        one_of(errs, f"spec.usages[{index}]", usage, _USAGES, needed=True)
-        if usage in seen:
-            errs.append(invalid_value(f"spec.usages[{index}]", usage, "must be unique"))
-        seen.add(usage)
-    signer = spec.get("signerName")
-    if not signer:
-        errs.append(required("spec.signerName"))
-    else:
-        strings(errs, "spec.signerName", signer, names.domain_prefixed_key)
-    seconds = spec.get("expirationSeconds")
-    if isinstance(seconds, int) and seconds < 600:
-        text = "may not specify a duration less than 600 seconds (10 minutes)"
-        errs.append(invalid_value("spec.expirationSeconds", seconds, text))
-
-
-def signing_request_update(errs: Errors, obj: Object, old: Object) -> None:
-    """The spec is fixed by the strategy; what stands was valid when it came."""
-    immutable(errs, "spec", obj.get("spec"), old.get("spec"))
-
-
-def signing_request_conditions(errs: Errors, obj: Object, old: Object) -> None:
-    """status and approval: Approved and Denied exclude each other, and none may be taken back."""
-    conditions = (obj.get("status") or {}).get("conditions") or []
-    kinds = [c.get("type") for c in conditions]
-    for index, condition in enumerate(conditions):
-        at = f"status.conditions[{index}]"
-        if not condition.get("type"):
-            errs.append(required(f"{at}.type"))
-        one_of(errs, f"{at}.status", condition.get("status"), ("False", "True", "Unknown"), needed=True)
-        if condition.get("type") in ("Approved", "Denied", "Failed") and condition.get("status") != "True":
-            errs.append(invalid_value(f"{at}.status", condition.get("status"), "must be True"))
-    if "Approved" in kinds and "Denied" in kinds:
-        errs.append(invalid_value("status.conditions", "Denied", "Approved and Denied conditions are mutually exclusive"))
-    before = [c.get("type") for c in (old.get("status") or {}).get("conditions") or ()]
-    for kind in ("Approved", "Denied", "Failed"):
-        if before.count(kind) > kinds.count(kind):
-            errs.append(forbidden_field("status.conditions", f"updates may not remove a condition of type {kind}"))

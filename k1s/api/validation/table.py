@@ -17,15 +17,19 @@ from k1s.api.validation import (
     apps,
     autoscaling,
     batch,
+    certificates,
     claims,
     cluster,
     config,
     core,
     definitions,
     extension,
+    migrations,
     networking,
     object_meta,
+    persistent_volumes,
     pod,
+    pod_certificates,
     pod_update,
     quotas,
     rbac,
@@ -41,6 +45,8 @@ Update = Callable[[Errors, Object, Object], None]
 _ADMISSION = "admissionregistration.k8s.io"
 _RBAC = rbac.GROUP
 _STORAGE = "storage.k8s.io"
+_CERTIFICATES = "certificates.k8s.io"
+_MIGRATION = "storagemigration.k8s.io"
 _NETWORK = "networking.k8s.io"
 
 
@@ -55,7 +61,7 @@ _CREATE: dict[tuple[str, str], Create] = {
     ("", "LimitRange"): quotas.limit_range,
     ("", "Namespace"): core.namespace,
     ("", "Node"): core.node,
-    ("", "PersistentVolume"): storage.persistent_volume,
+    ("", "PersistentVolume"): persistent_volumes.create,
     ("", "PersistentVolumeClaim"): claims.create,
     ("", "Pod"): pod.create,
     ("", "PodTemplate"): pod.pod_template,
@@ -74,7 +80,9 @@ _CREATE: dict[tuple[str, str], Create] = {
     ("autoscaling", "HorizontalPodAutoscaler"): autoscaling.autoscaler,
     ("batch", "CronJob"): batch.cron_job,
     ("batch", "Job"): batch.job,
-    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request,
+    (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle,
+    (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request,
     ("coordination.k8s.io", "Lease"): cluster.lease,
     ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice,
     ("events.k8s.io", "Event"): core.new_event,
@@ -96,6 +104,7 @@ _CREATE: dict[tuple[str, str], Create] = {
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding,
     (_RBAC, "Role"): rbac.role,
     (_RBAC, "RoleBinding"): rbac.role_binding,
+    (_MIGRATION, "StorageVersionMigration"): migrations.migration,
     (_STORAGE, "CSIDriver"): storage.csi_driver,
     (_STORAGE, "CSINode"): storage.csi_node,
     (_STORAGE, "StorageClass"): storage.storage_class,
@@ -105,7 +114,7 @@ _CREATE: dict[tuple[str, str], Create] = {
 _UPDATE: dict[tuple[str, str], Update] = {
     ("", "ConfigMap"): config.config_map_update,
     ("", "Node"): core.node_update,
-    ("", "PersistentVolume"): storage.persistent_volume_update,
+    ("", "PersistentVolume"): persistent_volumes.update,
     ("", "PersistentVolumeClaim"): claims.update,
     ("", "Pod"): pod_update.update,
     ("", "ResourceQuota"): quotas.resource_quota_update,
@@ -119,7 +128,9 @@ _UPDATE: dict[tuple[str, str], Update] = {
     ("apps", "StatefulSet"): apps.stateful_set_update,
     ("batch", "CronJob"): batch.cron_job_update,
     ("batch", "Job"): batch.job_update,
-    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request_update,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_update,
+    (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle_update,
+    (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_update,
     ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice_update,
     ("node.k8s.io", "RuntimeClass"): cluster.runtime_class_update,
     ("resource.k8s.io", "ResourceClaim"): extension.immutable_spec,
@@ -130,6 +141,7 @@ _UPDATE: dict[tuple[str, str], Update] = {
     (_NETWORK, "ServiceCIDR"): networking.service_cidr_update,
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding_update,
     (_RBAC, "RoleBinding"): rbac.role_binding_update,
+    (_MIGRATION, "StorageVersionMigration"): migrations.migration_update,
     (_STORAGE, "CSIDriver"): storage.csi_driver_update,
     (_STORAGE, "StorageClass"): storage.storage_class_update,
     (_STORAGE, "VolumeAttachment"): storage.volume_attachment_update,
@@ -137,6 +149,7 @@ _UPDATE: dict[tuple[str, str], Update] = {
 _STATUS: dict[tuple[str, str], Update] = {
     ("", "Namespace"): core.namespace_status,
     ("", "Node"): core.node_status,
+    ("", "PersistentVolumeClaim"): claims.status,
     ("", "ReplicationController"): apps.replicas_status,
     ("", "ResourceQuota"): quotas.resource_quota_status,
     ("", "Service"): services.load_balancer_status,
@@ -146,16 +159,18 @@ _STATUS: dict[tuple[str, str], Update] = {
     ("apps", "StatefulSet"): apps.replicas_status,
     ("autoscaling", "HorizontalPodAutoscaler"): autoscaling.autoscaler_status,
     ("batch", "Job"): batch.job_status,
-    ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request_conditions,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_status,
+    (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_status,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget_status,
     (_NETWORK, "Ingress"): services.load_balancer_status,
+    (_MIGRATION, "StorageVersionMigration"): migrations.migration_status,
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
     ("", "Pod", "resize"): pod_update.resize,
     ("", "Namespace", "finalize"): core.namespace_finalize,
+    (_CERTIFICATES, "CertificateSigningRequest", "approval"): certificates.signing_request_approval,
 }
-_LIKE_STATUS = ("status", "approval")
 
 
 def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
@@ -191,8 +206,8 @@ def validate_status_update(resource: Resource, obj: Object, old: Object) -> list
 
 def validate_subresource_update(resource: Resource, subresource: str, obj: Object, old: Object) -> list[FieldError]:
     """What is wrong with a write through a subresource: pods/ephemeralcontainers and pods/resize have rules of their own,
-    approval counts as status, any other as the object itself."""
-    if subresource in _LIKE_STATUS:
+    and so has approval; any other counts as the object itself."""
+    if subresource == "status":
         return validate_status_update(resource, obj, old)
     check = _SUBRESOURCE.get((resource.group, resource.kind, subresource))
     if check is None:

@@ -30,8 +30,9 @@ _PRIORITIES: dict[tuple[str, str], tuple[int, int]] = {
     ("coordination.k8s.io", "v1"): (16500, 15),
     ("node.k8s.io", "v1"): (16300, 15),
     ("discovery.k8s.io", "v1"): (16200, 15),
-    ("resource.k8s.io", "v1"): (16200, 15),
     ("flowcontrol.apiserver.k8s.io", "v1"): (16100, 21),
+    ("resource.k8s.io", "v1"): (15900, 9),
+    ("storagemigration.k8s.io", "v1"): (15800, 9),
 }
 _CUSTOM = (1000, 100)
 # The aggregator's own group stands before those it aggregates, and has no APIService.

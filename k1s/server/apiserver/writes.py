@@ -227,6 +227,8 @@ async def _changed(
     if call.info.subresource not in _NO_SPEC:
         strategy.prepare_update(call, obj, old)
         await strategy.allocate(call, obj, old)
+    elif call.info.subresource == "status":
+        strategy.prepare_status(call, obj, old)
     errors = _update_errors(call, obj, old)
     if errors:
         raise invalid(stored.kind, stored.group, call.name, errors)

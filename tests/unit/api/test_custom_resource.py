@@ -74,7 +74,7 @@ def faults(value: Any, schema: dict[str, Any]) -> list[str]:
             ["a"],
             'x[0]: Invalid value: "string": x[0] in body must be of type integer: "string"',
         ),
-        ({"type": "array", "maxItems": 1}, [1], [1, 2], "x: Too many: 2: must have at most 1 items"),
+        ({"type": "array", "maxItems": 1}, [1], [1, 2], "x: Too many: 2: must have at most 1 item"),
         ({"type": "array", "minItems": 1}, [1], [], "x: Invalid value: 0: x in body should have at least 1 items"),
         ({"type": "array", "x-kubernetes-list-type": "set"}, ["a", "b"], ["a", "a"], 'x[1]: Duplicate value: "a"'),
         (
@@ -84,7 +84,7 @@ def faults(value: Any, schema: dict[str, Any]) -> list[str]:
             'x[1]: Duplicate value: {"k":1}',
         ),
         ({"type": "object", "required": ["a"]}, {"a": 1}, {}, "x.a: Required value"),
-        ({"type": "object", "maxProperties": 1}, {"a": 1}, {"a": 1, "b": 2}, "x: Too many: 2: must have at most 1 items"),
+        ({"type": "object", "maxProperties": 1}, {"a": 1}, {"a": 1, "b": 2}, "x: Too many: 2: must have at most 1 item"),
         (
             {"type": "object", "additionalProperties": {"type": "string"}},
             {"a": "b"},

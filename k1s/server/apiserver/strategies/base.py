@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 _IDENTITY = ("apiVersion", "kind", "metadata")
+_KEPT_METADATA = ("annotations", "finalizers", "labels", "ownerReferences")
 
 
 class Strategy:
@@ -32,6 +33,8 @@ class Strategy:
     generation_fields: tuple[str, ...] = ()
     # The status can be changed only through the status subresource.
     has_status = False
+    # A write to the status subresource changes no labels, annotations, finalizers, owners (ResetObjectMetaForStatus).
+    status_keeps_metadata = False
 
     def normalize(self, obj: Object) -> None:
         """What upstream's conversion does on decoding, before defaults."""
@@ -60,6 +63,12 @@ class Strategy:
         for field in old:
             if field not in _IDENTITY and field != "status":
                 obj[field] = old[field]
+        if self.status_keeps_metadata:
+            for field in _KEPT_METADATA:
+                _carry(obj["metadata"], old["metadata"], field)
+
+    def prepare_status(self, call: Call, obj: Object, old: Object) -> None:
+        """What the server sets in a status that somebody writes."""
 
     async def allocate(self, call: Call, obj: Object, old: Object | None) -> None:
         """Take what the object needs from pools, noting in call.pending what to give back once the write is settled."""

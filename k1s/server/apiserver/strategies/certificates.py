@@ -1,12 +1,13 @@
 """Certificate signing requests: who asks is what the server says, not what the client says.
 
-Owns: CertificateSigningRequest. Called by: strategies/table. Never does: sign or approve.
+Owns: CertificateSigningRequest, PodCertificateRequest. Called by: strategies/table. Never does: sign or approve.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from k1s.base.clock import rfc3339
 from k1s.server.apiserver.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -56,3 +57,20 @@ class CertificateSigningRequest(Strategy):
         obj["status"] = dict(old.get("status") or {})
         if conditions is not None:
             obj["status"]["conditions"] = conditions
+
+
+class PodCertificateRequest(Strategy):
+    """A signer answers once; conditions that stand are not rewritten, and get their times from the server."""
+
+    unconditional_update = False
+    status_keeps_metadata = True
+
+    def prepare_status(self, call: Call, obj: Object, old: Object) -> None:
+        before = {c.get("type"): c for c in (old.get("status") or {}).get("conditions") or []}
+        conditions = (obj.get("status") or {}).get("conditions") or []
+        for index, condition in enumerate(conditions):
+            there = before.get(condition.get("type"))
+            if there is not None:
+                conditions[index] = there
+            elif not condition.get("lastTransitionTime"):
+                condition["lastTransitionTime"] = rfc3339(call.server.clock.now())

@@ -1,6 +1,7 @@
-"""Namespaces, nodes, secrets: what the server sets and protects in them.
+"""Namespaces, nodes, priority classes, secrets: what the server sets and protects in them.
 
-Owns: Namespace, Node, Secret. Called by: strategies/table. Never does: delete a namespace's content (a controller does).
+Owns: Namespace, Node, PriorityClass, Secret. Called by: strategies/table.
+Never does: delete a namespace's content (a controller does).
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ class Node(Strategy):
 
     def reset_create(self, obj: Object) -> None:
         return None
+
+
+class PriorityClass(Strategy):
+    """It is of generation 1 for ever."""
+
+    def prepare_create(self, call: Call, obj: Object) -> None:
+        obj["metadata"]["generation"] = 1
 
 
 class Secret(Strategy):

@@ -11,8 +11,9 @@ from functools import cache
 from k1s.api.catalog import Resource, builtin_catalog
 from k1s.server.apiserver.strategies.base import Strategy
 from k1s.server.apiserver.strategies.batch import CronJob, Job
-from k1s.server.apiserver.strategies.certificates import CertificateSigningRequest
-from k1s.server.apiserver.strategies.cluster import Namespace, Node, Secret
+from k1s.server.apiserver.strategies.certificates import CertificateSigningRequest, PodCertificateRequest
+from k1s.server.apiserver.strategies.cluster import Namespace, Node, PriorityClass, Secret
+from k1s.server.apiserver.strategies.devices import DeviceTaintRule, ResourceSlice
 from k1s.server.apiserver.strategies.extension import CustomResource, CustomResourceDefinition
 from k1s.server.apiserver.strategies.pod import Pod
 from k1s.server.apiserver.strategies.service import Service
@@ -28,16 +29,19 @@ def _strategy(
     create_on_update: bool = False,
     unconditional: bool = True,
     returns_deleted: bool = False,
+    keeps_metadata: bool = False,
 ) -> Strategy:
     strategy = Strategy()
     strategy.generation_fields = generation
     strategy.create_on_update = create_on_update
     strategy.unconditional_update = unconditional
     strategy.returns_deleted = returns_deleted
+    strategy.status_keeps_metadata = keeps_metadata
     return strategy
 
 
 _RBAC = "rbac.authorization.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 
 # (storage group, kind) -> strategy; every other kind has the plain one.
@@ -63,14 +67,17 @@ _TABLE: dict[tuple[str, str], Strategy] = {
     ("batch", "Job"): Job(),
     ("batch", "CronJob"): CronJob(),
     ("certificates.k8s.io", "CertificateSigningRequest"): CertificateSigningRequest(),
+    ("certificates.k8s.io", "ClusterTrustBundle"): _strategy(unconditional=False),
+    ("certificates.k8s.io", "PodCertificateRequest"): PodCertificateRequest(),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): CustomResourceDefinition(),
-    ("apiregistration.k8s.io", "APIService"): _strategy(unconditional=False),
+    ("apiregistration.k8s.io", "APIService"): _strategy(unconditional=False, keeps_metadata=True),
     ("coordination.k8s.io", "Lease"): _strategy(create_on_update=True, unconditional=False),
     ("discovery.k8s.io", "EndpointSlice"): _strategy(generation=("endpoints", "ports", "addressType")),
     ("networking.k8s.io", "Ingress"): _strategy(generation=_SPEC),
     ("networking.k8s.io", "IngressClass"): _strategy(generation=_SPEC),
     ("networking.k8s.io", "NetworkPolicy"): _strategy(generation=_SPEC),
     ("networking.k8s.io", "IPAddress"): _strategy(create_on_update=True),
+    ("networking.k8s.io", "ServiceCIDR"): _strategy(keeps_metadata=True),
     ("policy", "PodDisruptionBudget"): _strategy(generation=_SPEC, unconditional=False),
     (_RBAC, "Role"): _strategy(create_on_update=True),
     (_RBAC, "RoleBinding"): _strategy(create_on_update=True),
@@ -79,16 +86,23 @@ _TABLE: dict[tuple[str, str], Strategy] = {
     ("storage.k8s.io", "StorageClass"): _strategy(returns_deleted=True),
     ("storage.k8s.io", "CSINode"): _strategy(returns_deleted=True, unconditional=False),
     ("storage.k8s.io", "CSIDriver"): _strategy(returns_deleted=True, unconditional=False, generation=_SPEC),
-    ("storage.k8s.io", "VolumeAttachment"): _strategy(returns_deleted=True, unconditional=False),
+    ("storage.k8s.io", "VolumeAttachment"): _strategy(returns_deleted=True, unconditional=False, keeps_metadata=True),
+    ("storage.k8s.io", "VolumeAttributesClass"): _strategy(returns_deleted=True),
+    ("storagemigration.k8s.io", "StorageVersionMigration"): _strategy(unconditional=False, keeps_metadata=True),
     ("node.k8s.io", "RuntimeClass"): _strategy(unconditional=False),
+    ("scheduling.k8s.io", "PriorityClass"): PriorityClass(),
+    ("resource.k8s.io", "DeviceClass"): _strategy(generation=_SPEC),
+    ("resource.k8s.io", "DeviceTaintRule"): DeviceTaintRule(),
+    ("resource.k8s.io", "ResourceClaim"): _strategy(keeps_metadata=True),
+    ("resource.k8s.io", "ResourceSlice"): ResourceSlice(),
     (_ADMISSION, "ValidatingWebhookConfiguration"): _strategy(generation=("webhooks",), unconditional=False),
     (_ADMISSION, "MutatingWebhookConfiguration"): _strategy(generation=("webhooks",), unconditional=False),
-    (_ADMISSION, "ValidatingAdmissionPolicy"): _strategy(generation=_SPEC, unconditional=False),
+    (_ADMISSION, "ValidatingAdmissionPolicy"): _strategy(generation=_SPEC, unconditional=False, keeps_metadata=True),
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _strategy(generation=_SPEC, unconditional=False),
     (_ADMISSION, "MutatingAdmissionPolicy"): _strategy(generation=_SPEC, unconditional=False),
     (_ADMISSION, "MutatingAdmissionPolicyBinding"): _strategy(generation=_SPEC, unconditional=False),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): _strategy(generation=_SPEC, unconditional=False),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): _strategy(generation=_SPEC, unconditional=False),
+    (_FLOW, "FlowSchema"): _strategy(generation=_SPEC, unconditional=False, keeps_metadata=True),
+    (_FLOW, "PriorityLevelConfiguration"): _strategy(generation=_SPEC, unconditional=False, keeps_metadata=True),
 }
 
 _PLAIN = Strategy()

@@ -1,0 +1,53 @@
+"""storagemigration.k8s.io: requests to rewrite what is stored of a resource.
+
+Called by: table.py. Never does: migrate (a controller does).
+"""
+
+from __future__ import annotations
+
+from k1s.api.errors import invalid_value, required
+from k1s.api.meta import Object
+from k1s.api.validation.conditions import conditions, is_true
+from k1s.api.validation.rules import IMMUTABLE, Errors, non_negative
+
+
+def _resource(obj: Object) -> Object:
+    return (obj.get("spec") or {}).get("resource") or {}
+
+
+def migration(errs: Errors, obj: Object) -> None:
+    if not _resource(obj).get("resource"):
+        errs.append(required("spec.resource.resource", "resource is required"))
+
+
+def migration_update(errs: Errors, obj: Object, old: Object) -> None:
+    migration(errs, obj)
+    for key in ("group", "resource"):
+        new = _resource(obj).get(key) or ""
+        if new != (_resource(old).get(key) or ""):
+            errs.append(invalid_value(key, new, IMMUTABLE))
+
+
+def migration_status(errs: Errors, obj: Object, old: Object) -> None:
+    status = obj.get("status") or {}
+    at, found = "status.conditions", status.get("conditions") or []
+    version, before = status.get("resourceVersion") or "", (old.get("status") or {}).get("resourceVersion") or ""
+    if version:
+        try:
+            non_negative(errs, "status.resourceVersion", int(version))
+        except ValueError:
+            text = f'failed to parse resource version "{version}": strconv.ParseInt: parsing "{version}": invalid syntax'
+            errs.append(invalid_value("status.resourceVersion", version, text))
+    conditions(errs, at, found)
+    if before and before != version:
+        errs.append(invalid_value("status.resourceVersion", version, IMMUTABLE))
+    succeeded, failed, running = (is_true(obj, kind) for kind in ("Succeeded", "Failed", "Running"))
+    for wrong, text in (
+        (succeeded and failed, "Both success and failed conditions cannot be true at the same time"),
+        (succeeded and running, "Running condition cannot be true when success condition is true"),
+        (failed and running, "Running condition cannot be true when failed condition is true"),
+        (is_true(old, "Succeeded") and not succeeded, "Success condition cannot be set to false once it is true"),
+        (is_true(old, "Failed") and not failed, "Failed condition cannot be set to false once it is true"),
+    ):
+        if wrong:
+            errs.append(invalid_value(at, found, text))
