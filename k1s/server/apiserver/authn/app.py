@@ -88,7 +88,7 @@ class Authenticator:
         return ANONYMOUS
 
     async def check_token(self, token: str, audiences: Sequence[str] = ()) -> Checked:
-        """The token's user and the audiences it is good for; InvalidToken, worded as a TokenReview does, if no checker knows it."""
+        """The token's user and the audiences it is good for. InvalidToken, worded as in a TokenReview, if no checker knows it."""
         faults = [_NOT_ANYBODYS]
         for checker in self._tokens:
             try:

@@ -76,7 +76,9 @@ class TokenKeys:
             keys = list(self._public.values())
         algorithm = str(parsed.header.get("alg"))
         if not any(signatures.verify(key, algorithm, parsed.signed, parsed.signature) for key in keys):
-            raise InvalidToken("go-jose/go-jose: error in cryptographic primitive" if keys else "invalid signature, no keys found")
+            raise InvalidToken(
+                "go-jose/go-jose: error in cryptographic primitive" if keys else "invalid signature, no keys found"
+            )
         return parsed.claims
 
     def jwks(self) -> dict[str, Any]:

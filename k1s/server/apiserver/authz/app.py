@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from k1s.api.errors import ApiError, forbidden
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
@@ -32,6 +32,7 @@ class Decision:
     error: str = ""
 
 
+@runtime_checkable
 class LocalAuthorizer(Protocol):
     """Decides from memory."""
 
@@ -66,7 +67,7 @@ class Authorizer:
     def configure(self, authorizers: Sequence[LocalAuthorizer | RemoteAuthorizer]) -> None:
         """From now on these are asked."""
         self._all = tuple(authorizers)
-        self._local: tuple[LocalAuthorizer, ...] = tuple(a for a in authorizers if hasattr(a, "allowed"))
+        self._local = tuple(a for a in authorizers if isinstance(a, LocalAuthorizer))
         self._remote = len(self._local) < len(self._all)
 
     async def authorize(self, user: UserInfo, info: RequestInfo) -> None:
@@ -118,7 +119,7 @@ class Authorizer:
             elif authorizer is self._node and node_name(user):
                 errors.append("node authorizer does not support user rule resolution")
                 incomplete = True
-            elif not hasattr(authorizer, "allowed"):
+            elif not isinstance(authorizer, LocalAuthorizer):
                 errors.append("webhook authorizer does not support user rule resolution")
                 incomplete = True
             elif isinstance(authorizer, Fixed) and authorizer.allowed(user, RequestInfo(False, "/", "get"))[0]:
@@ -134,7 +135,7 @@ class Authorizer:
         reasons: list[str] = []
         errors: list[str] = []
         for authorizer in self._all:
-            if hasattr(authorizer, "allowed"):
+            if isinstance(authorizer, LocalAuthorizer):
                 good, reason = authorizer.allowed(user, info)
                 decision = Decision(good, reason=reason or self._why(user, info) if good and authorizer is self.rbac else reason)
             else:

@@ -139,7 +139,7 @@ def _described(binding: Object, keys: set[str]) -> str:
     name, namespace, kind = meta["name"], meta.get("namespace", ""), "ClusterRoleBinding"
     if namespace:
         name, kind = f"{name}/{namespace}", "RoleBinding"
-    subject = next((s for s in binding.get("subjects") or () if _subject_key(s, namespace) in keys), {})
+    subject: Object = next((s for s in binding.get("subjects") or () if _subject_key(s, namespace) in keys), {})
     who = subject.get("name", "")
     if subject.get("kind") == "ServiceAccount":
         who = f"{who}/{subject.get('namespace') or namespace}"
