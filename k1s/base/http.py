@@ -1,6 +1,6 @@
 """HTTP as k1s's handlers see it: free of any framework.
 
-Owns: Headers, Request and the four kinds of answer (Response, Stream, WebSocketUpgrade, RawUpgrade).
+Owns: Headers, Request, the four kinds of answer (Response, Stream, WebSocketUpgrade, RawUpgrade) and Sink.
 Called by: apiserver, agent.serving, client.transport (its in-process twin). Never does: I/O of its own;
 base/http_server is the adapter that puts these on sockets.
 """
@@ -14,6 +14,14 @@ from typing import Any, Protocol
 
 class BodyTooLarge(Exception):
     """The request body is longer than the limit; the adapter has stopped reading it."""
+
+
+class BodyLost(Exception):
+    """The request body did not arrive whole: it is malformed, its client has gone, or (`slow`) it took too long."""
+
+    def __init__(self, message: str, *, slow: bool = False) -> None:
+        super().__init__(message)
+        self.slow = slow
 
 
 class ConnectionClosed(Exception):
@@ -83,7 +91,7 @@ class PeerCertificate:
 
 
 class BodyReader(Protocol):
-    """The request's body, read once. `read` raises BodyTooLarge past `limit` bytes."""
+    """The request's body, read once. `read` raises BodyTooLarge past `limit` bytes, BodyLost if there is no whole one."""
 
     async def read(self, limit: int) -> bytes: ...
     def chunks(self) -> AsyncIterator[bytes]: ...
@@ -109,7 +117,8 @@ class MemoryBody:
 class Request:
     """One request. `path` is percent-decoded, `raw_path` as sent with the query; `query` keeps order and repeats.
 
-    `context` is where filters leave what later ones need (see apiserver/app.py for its keys).
+    `context` is where filters leave what later ones need (see apiserver/app.py for its keys). "known": true tells the listener
+    that the client has proved who it is.
     """
 
     method: str
@@ -144,17 +153,31 @@ class Response:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
+class Sink(Protocol):
+    """The connection of a stream, for chunks with a `write_to(sink)`: they may write there while they are being waited for.
+
+    `ready`: it takes data at once; `abort` cuts it.
+    """
+
+    def ready(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def abort(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Stream:
     """An answer in chunks (watches, logs, proxies). The adapter closes the iterator when the client goes away.
 
-    Each chunk is sent at once; closing calls the iterator's aclose().
+    Each chunk is sent at once; closing calls the iterator's aclose(), then `ended`. `patience`: seconds that the client may take
+    to accept a chunk before its connection is cut; 0 is for ever.
     """
 
     chunks: AsyncIterator[bytes]
     status: int = 200
     content_type: str = "application/json"
     headers: list[tuple[str, str]] = field(default_factory=list)
+    patience: float = 0.0
+    ended: Callable[[], None] | None = None
 
 
 class WebSocket(Protocol):

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +22,6 @@ from urllib.parse import parse_qsl, unquote
 from k1s.base import pki
 from k1s.base.http import (
     Answer,
-    BodyTooLarge,
     Handler,
     Headers,
     PeerCertificate,
@@ -32,23 +31,22 @@ from k1s.base.http import (
     Stream,
     WebSocketUpgrade,
 )
+from k1s.base.http_body import WireBody
+from k1s.base.http_door import Acceptor, Door, Guest, Limits
 from k1s.base.http_library import without_system_cas
+from k1s.base.http_sink import StreamSink
 from k1s.base.http_upgrade import OpenWebSocket, RawStream
 from k1s.base.sockets import notice_dead_peer
 
 with without_system_cas():
     from aiohttp import web
-    from aiohttp.http_exceptions import HttpProcessingError
+    from aiohttp.http_exceptions import LineTooLong
     from aiohttp.web_protocol import RequestHandler
 
 log = logging.getLogger("k1s.http")
 
 SLICE_BYTES = 1024 * 1024
 WEBSOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
-# Slow-loris: a connection that is quiet between two requests is closed.
-KEEPALIVE_SECONDS = 180.0
-# The same for one that never sends its first request (as upstream's ReadHeaderTimeout).
-FIRST_REQUEST_SECONDS = 32.0
 # Where a subject holds the user's uid (kubernetes/kubernetes pkg: authentication/request/x509).
 _UID_ATTRIBUTE = "1.3.6.1.4.1.57683.2"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -59,12 +57,12 @@ class Listener:
     """A listening socket; `close` stops accepting, gives requests `grace` seconds and then cuts what is left."""
 
     port: int
-    _server: asyncio.Server
+    door: Door
+    _acceptor: Acceptor
     _web: web.Server
-    _contexts: ssl.SSLContext | None
 
     async def close(self, grace_seconds: float = 2.0) -> None:
-        self._server.close()
+        self._acceptor.close()
         self._web.pre_shutdown()
         await self._web.shutdown(grace_seconds)
 
@@ -79,40 +77,59 @@ class Listener:
         return count
 
 
-async def listen(handler: Handler, *, host: str, port: int, tls: ssl.SSLContext | None, backlog: int = 1024) -> Listener:
+async def listen(
+    handler: Handler,
+    *,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    backlog: int = 1024,
+    limits: Limits = Limits(),  # noqa: B008 frozen
+) -> Listener:
     """Serve `handler` on a TCP port (0: any free one). Raises OSError when the address cannot be had."""
-    loop = asyncio.get_running_loop()
-    server = _Server(handler, loop)
-    listening = await loop.create_server(server, host, port, ssl=tls, backlog=backlog, reuse_address=True)
-    return Listener(listening.sockets[0].getsockname()[1], listening, server, tls)
+    server = _Server(handler, asyncio.get_running_loop(), limits)
+    door = Door(limits)
+    acceptor = Acceptor(door, server.connection, tls)
+    return Listener(acceptor.listen(host, port, backlog), door, acceptor, server)
 
 
 class _Connection(RequestHandler):
     """aiohttp's connection, which also remembers who is at the other end."""
 
-    __slots__ = ("_patience", "peer", "remote")
+    __slots__ = ("_patience", "guest", "limits", "peer", "remote")
+
+    def __init__(self, manager: web.Server, guest: Guest, limits: Limits, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.guest, self.limits = guest, limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.peer = _peer_certificate(transport)
         address = transport.get_extra_info("peername")
         self.remote = address[0] if isinstance(address, tuple) else ""
-        self._patience = self._loop.call_later(FIRST_REQUEST_SECONDS, self._hear)
+        self._patience = self._loop.call_later(self.limits.first_request, self._hear)
+        self.guest.drop = getattr(transport, "abort", transport.close)
+        if self.peer is not None:
+            self.guest.know()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._patience.cancel()
+        self.guest.leave()
         super().connection_lost(exc)
 
     def _hear(self) -> None:
         if self._request_count == 0 and self.transport is not None:
             self.transport.abort()
 
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """What is no HTTP is its sender's fault, who must not fill our log."""
-        if isinstance(kw.get("exc_info"), HttpProcessingError):
-            self.log_debug(*args, **kw)
-        else:
-            super().log_exception(*args, **kw)
+    def _make_error_handler(self, err_info: Any) -> Any:
+        """What is no HTTP gets one line, as Go's server writes it, and none in our log: it is its sender's fault."""
+        status = 431 if isinstance(err_info.exc, LineTooLong) or "Too many headers" in err_info.message else 400
+        return lambda request: _refuse(request, status)
+
+
+async def _refuse(wire: web.BaseRequest, status: int) -> _Sent:
+    text = f"{status} {_REASONS[status]}".encode()
+    return await _send_response(wire, Response(status, text, "text/plain; charset=utf-8"), keep_alive=False)
 
 
 class _Request(web.BaseRequest):
@@ -127,17 +144,20 @@ class _Request(web.BaseRequest):
 
 
 class _Server(web.Server):
-    def __init__(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, handler: Handler, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         super().__init__(self._serve, request_factory=self._request, loop=loop)
-        self._handler = handler
+        self._handler, self._limits = handler, limits
         self._event_loop = loop
 
-    def __call__(self) -> RequestHandler:
+    def connection(self, guest: Guest) -> RequestHandler:
         return _Connection(
             self,
+            guest,
+            self._limits,
             loop=self._event_loop,
-            access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            access_log=None,
+            keepalive_timeout=self._limits.keepalive,
+            auto_decompress=False,
             lingering_time=1.0,
             max_field_size=32 * 1024,
             max_line_size=32 * 1024,
@@ -147,11 +167,15 @@ class _Server(web.Server):
         return _Request(message, payload, protocol, writer, task, self._event_loop)
 
     async def _serve(self, wire: web.BaseRequest) -> Any:
-        answer = await self._handler(_translate(wire))
+        request = _translate(wire, self._limits)
+        answer = await self._handler(request)
+        if "known" in request.context:
+            connection: Any = wire._protocol
+            connection.guest.know()
         return await _send(wire, answer)
 
 
-def _translate(wire: web.BaseRequest) -> Request:
+def _translate(wire: web.BaseRequest, limits: Limits) -> Request:
     message: Any = wire._message
     target: str = message.path
     raw_path, _, query = target.partition("?")
@@ -161,7 +185,7 @@ def _translate(wire: web.BaseRequest) -> Request:
         path=unquote(raw_path) if "%" in raw_path else raw_path,
         query=parse_qsl(query, keep_blank_values=True) if query else (),
         headers=Headers(map(_readable, message.headers.items())),
-        body=_Body(wire),
+        body=WireBody(wire, limits.body),
         raw_path=target,
         remote=connection.remote,
         peer=connection.peer,
@@ -194,42 +218,6 @@ def _peer_certificate(transport: asyncio.BaseTransport) -> PeerCertificate | Non
 
 def _values(name: Sequence[tuple[str, str]], kind: str) -> tuple[str, ...]:
     return tuple(value for key, value in name if key == kind)
-
-
-class _Body:
-    """The request's body on the wire."""
-
-    __slots__ = ("_wire",)
-
-    def __init__(self, wire: web.BaseRequest) -> None:
-        self._wire = wire
-
-    async def read(self, limit: int) -> bytes:
-        wire = self._wire
-        if not wire.body_exists:
-            return b""
-        length = wire.content_length
-        if length is not None and length > limit:
-            raise BodyTooLarge(limit)
-        self._expect_continue()
-        chunks, size = [], 0
-        async for chunk in wire.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(limit)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        if self._wire.body_exists:
-            self._expect_continue()
-            async for chunk in self._wire.content.iter_any():
-                yield chunk
-
-    def _expect_continue(self) -> None:
-        transport = self._wire.transport
-        if transport is not None and self._wire.headers.get("Expect", "").lower() == "100-continue":
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class _Sent:
@@ -272,10 +260,10 @@ def _head(status: int, content_type: str, headers: list[tuple[str, str]], keep_a
     return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
 
 
-async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
+async def _send_response(wire: web.BaseRequest, answer: Response, *, keep_alive: bool | None = None) -> _Sent:
     protocol: Any = wire._protocol
     transport = protocol.transport
-    keep_alive = wire.keep_alive
+    keep_alive = wire.keep_alive if keep_alive is None else keep_alive
     if transport is None:
         return _Sent(False, answer.status)
     bodiless = answer.status in (204, 304)
@@ -290,9 +278,22 @@ async def _send_response(wire: web.BaseRequest, answer: Response) -> _Sent:
         # TLS copies what one call is given: in slices a list of 27 MB goes out twice as fast.
         for start in range(0, len(answer.body), SLICE_BYTES):
             transport.write(memoryview(answer.body)[start : start + SLICE_BYTES])
-            await protocol._drain_helper()
-    await protocol._drain_helper()
+            if protocol._paused:
+                await _taken(protocol, protocol.limits.write)
+    if protocol._paused:
+        await _taken(protocol, protocol.limits.write)
     return _Sent(keep_alive, answer.status)
+
+
+async def _taken(protocol: Any, seconds: float) -> None:
+    """Wait until the client has read what was sent; ConnectionError when it is gone or too slow, and cut off then."""
+    try:
+        async with asyncio.timeout(seconds or None):
+            await protocol._drain_helper()
+    except TimeoutError:
+        if protocol.transport is not None:
+            protocol.transport.abort()
+        raise ConnectionAbortedError("the client does not read") from None
 
 
 async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
@@ -300,7 +301,7 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     transport = protocol.transport
     if transport is None:
         # Nobody will ever iterate over it: what it holds (a watch's place in its cache) is given back here.
-        await _close(answer.chunks)
+        await _close(answer)
         return _Sent(False, answer.status)
     assert isinstance(wire, _Request)
     chunked = wire.version >= (1, 1)
@@ -308,12 +309,15 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     if wire.method == "HEAD" or answer.status in (204, 304):
         # A last chunk would be taken for the answer to the connection's next request (RFC 9112, 6.3).
         transport.write(_head(answer.status, answer.content_type, answer.headers, wire.keep_alive, ""))
-        await _close(answer.chunks)
+        await _close(answer)
         return _Sent(wire.keep_alive, answer.status)
     framing = "Transfer-Encoding: chunked" if chunked else ""
     transport.write(_head(answer.status, answer.content_type, answer.headers, keep_alive, framing))
     wire.stream_task = asyncio.current_task()
     finished = False
+    direct = getattr(answer.chunks, "write_to", None)
+    if direct is not None:
+        direct(StreamSink(protocol, chunked))
     try:
         async for chunk in answer.chunks:
             if not chunk:
@@ -321,7 +325,8 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
             if protocol.transport is None:
                 break
             transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-            await protocol._drain_helper()
+            if protocol._paused:
+                await _taken(protocol, answer.patience)
         else:
             finished = True
     except asyncio.CancelledError:
@@ -333,7 +338,7 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
         log.debug("stream to %s was cut", protocol.remote)
     finally:
         wire.stream_task = None
-        await _close(answer.chunks)
+        await _close(answer)
         if not finished and protocol.transport is not None:
             protocol.transport.close()
     if not finished:
@@ -343,10 +348,12 @@ async def _send_stream(wire: web.BaseRequest, answer: Stream) -> _Sent:
     return _Sent(keep_alive, answer.status)
 
 
-async def _close(chunks: AsyncIterator[bytes]) -> None:
-    close = getattr(chunks, "aclose", None)
+async def _close(answer: Stream) -> None:
+    close = getattr(answer.chunks, "aclose", None)
     if close is not None:
         await close()
+    if answer.ended is not None:
+        answer.ended()
 
 
 async def _serve_websocket(wire: web.BaseRequest, answer: WebSocketUpgrade) -> Any:

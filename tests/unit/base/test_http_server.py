@@ -6,20 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
 
 from k1s.base import http, http_server
 from k1s.base.http import RawUpgrade, Request, Response, Stream, WebSocket, WebSocketUpgrade
+from k1s.base.http_door import Limits
 
 
 @pytest.fixture
 async def serve():
     listeners = []
 
-    async def start(handler: http.Handler) -> int:
-        listener = await http_server.listen(handler, host="127.0.0.1", port=0, tls=None)
+    async def start(handler: http.Handler, **options: Any) -> int:
+        listener = await http_server.listen(handler, host="127.0.0.1", port=0, **{"tls": None, **options})
         listeners.append(listener)
         return listener.port
 
@@ -241,13 +243,12 @@ async def test_what_is_no_http_is_not_worth_a_line(serve, caplog: pytest.LogCapt
     assert [record.levelname for record in caplog.records if record.levelno > logging.DEBUG] == ["ERROR"]
 
 
-async def test_a_connection_that_never_asks_is_closed(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_never_asks_is_closed(serve) -> None:
     async def handler(request: Request) -> Response:
         await asyncio.sleep(0.3)
         return Response()
 
-    monkeypatch.setattr(http_server, "FIRST_REQUEST_SECONDS", 0.1)
-    port = await serve(handler)
+    port = await serve(handler, limits=Limits(first_request=0.1))
     silent, one = await asyncio.open_connection("127.0.0.1", port)
     slow, two = await asyncio.open_connection("127.0.0.1", port)
     two.write(b"GET / HTTP/1.1\r\nHost: ")
