@@ -29,6 +29,7 @@ _NOT_EPHEMERAL = (
     "resources",
     "resizePolicy",
     "restartPolicy",
+    "restartPolicyRules",
 )
 _EPHEMERAL = "cannot be set for an Ephemeral Container"
 
@@ -54,17 +55,16 @@ class PodContext:
         return (self.spec.get("os") or {}).get("name")
 
 
-def _image(errs: Errors, at: str, container: Object) -> None:
+def _image(errs: Errors, at: str, container: Object, *, template: bool) -> None:
     image = container.get("image")
     if not image:
         errs.append(required(f"{at}.image"))
-    elif image != image.strip():
+    elif image != image.strip() and not template:
         errs.append(invalid_value(f"{at}.image", image, "must not have leading or trailing whitespace"))
 
 
-def _ports(errs: Errors, at: str, ports: Any, pod: PodContext) -> None:
+def _ports(errs: Errors, at: str, ports: Any) -> None:
     seen: set[str] = set()
-    host_network = bool(pod.spec.get("hostNetwork"))
     for index, entry in enumerate(ports or ()):
         here = f"{at}[{index}]"
         name = entry.get("name")
@@ -81,21 +81,41 @@ def _ports(errs: Errors, at: str, ports: Any, pod: PodContext) -> None:
             port(errs, f"{here}.containerPort", number)
         if host:
             port(errs, f"{here}.hostPort", host)
-        if host_network and host != number and not (pod.template and not host):
-            errs.append(invalid_value(f"{here}.hostPort", host, "must match `containerPort` when `hostNetwork` is true"))
         one_of(errs, f"{here}.protocol", entry.get("protocol"), _PROTOCOLS, needed=True)
-        if entry.get("hostIP"):
-            strings(errs, f"{here}.hostIP", entry["hostIP"], names.ip_address)
-        _host_port_once(errs, here, entry, pod)
 
 
-def _host_port_once(errs: Errors, here: str, entry: Object, pod: PodContext) -> None:
-    if not entry.get("hostPort"):
-        return
-    key = f"{entry.get('protocol')}/{entry.get('hostIP') or ''}/{entry['hostPort']}"
-    if key in pod.host_ports:
-        errs.append(duplicate(f"{here}.hostPort", key))
-    pod.host_ports.add(key)
+def _host_ports(errs: Errors, at: str, container: Object, taken: set[str]) -> None:
+    for index, entry in enumerate(container.get("ports") or ()):
+        if not entry.get("hostPort"):
+            continue
+        key = f"{entry.get('protocol')}/{entry.get('hostIP') or ''}/{entry['hostPort']}"
+        if key in taken:
+            errs.append(duplicate(f"{at}.ports[{index}].hostPort", key))
+        taken.add(key)
+
+
+def host_network_ports(errs: Errors, at: str, spec: Object, *, template: bool) -> None:
+    """On the host's network a container's port is the host's; templates may leave that to the pods made from them."""
+    for index, container in enumerate(spec.get("containers") or ()) if spec.get("hostNetwork") else ():
+        for number, entry in enumerate(container.get("ports") or ()):
+            host = entry.get("hostPort") or 0
+            if host != (entry.get("containerPort") or 0) and (host or not template):
+                text = "must match `containerPort` when `hostNetwork` is true"
+                errs.append(invalid_value(f"{at}.containers[{index}].ports[{number}].hostPort", host, text))
+
+
+def _resize_policy(errs: Errors, at: str, policies: Any, spec: Object) -> None:
+    """Faults stand at the list, as upstream has them; only what is there twice stands at its entry."""
+    seen: set[Any] = set()
+    for index, policy in enumerate(policies or ()):
+        resource, restart = policy.get("resourceName"), policy.get("restartPolicy")
+        if resource in seen:
+            errs.append(duplicate(f"{at}[{index}]", resource))
+        seen.add(resource)
+        one_of(errs, at, resource, ("cpu", "memory"), needed=True)
+        one_of(errs, at, restart, ("NotRequired", "RestartContainer"), needed=True)
+        if spec.get("restartPolicy") == "Never" and restart != "NotRequired":
+            errs.append(invalid_value(at, restart or "", "must be 'NotRequired' when `restartPolicy` is 'Never'"))
 
 
 def _restart(errs: Errors, at: str, container: Object) -> None:
@@ -121,28 +141,26 @@ def _restart(errs: Errors, at: str, container: Object) -> None:
 def _common(errs: Errors, at: str, container: Object, pod: PodContext) -> None:
     """What every kind of container is checked for."""
     named(errs, f"{at}.name", container.get("name"), names.dns1123_label)
-    _image(errs, at, container)
-    one_of(errs, f"{at}.terminationMessagePolicy", container.get("terminationMessagePolicy"), ("FallbackToLogsOnError", "File"))
-    _ports(errs, f"{at}.ports", container.get("ports"), pod)
+    _image(errs, at, container, template=pod.template)
+    policy = container.get("terminationMessagePolicy")
+    one_of(errs, f"{at}.terminationMessagePolicy", policy, ("FallbackToLogsOnError", "File"), needed=True)
+    _ports(errs, f"{at}.ports", container.get("ports"))
     env(errs, f"{at}.env", container.get("env"))
     env_from(errs, f"{at}.envFrom", container.get("envFrom"))
     volume_mounts(errs, f"{at}.volumeMounts", container, pod.volumes)
     volume_devices(errs, f"{at}.volumeDevices", container, pod.volumes)
     one_of(errs, f"{at}.imagePullPolicy", container.get("imagePullPolicy"), _PULL, needed=True)
     requirements(errs, f"{at}.resources", container.get("resources"), claims=pod.claims)
-    for index, policy in enumerate(container.get("resizePolicy") or ()):
-        here = f"{at}.resizePolicy[{index}]"
-        one_of(errs, f"{here}.resourceName", policy.get("resourceName"), ("cpu", "memory"), needed=True)
-        one_of(errs, f"{here}.restartPolicy", policy.get("restartPolicy"), ("NotRequired", "RestartContainer"), needed=True)
+    _resize_policy(errs, f"{at}.resizePolicy", container.get("resizePolicy"), pod.spec)
     alone = pod.spec.get("hostUsers") is False
     container_context(errs, f"{at}.securityContext", container.get("securityContext"), host_users=not alone)
 
 
 def _once(errs: Errors, at: str, container: Object, pod: PodContext) -> None:
-    name = container.get("name")
-    if name:
-        if name in pod.names:
-            errs.append(duplicate(f"{at}.name", name))
+    name = container.get("name") or ""
+    if name in pod.names:
+        errs.append(duplicate(f"{at}.name", name))
+    elif name:
         pod.names.add(name)
 
 
@@ -158,18 +176,19 @@ def containers(errs: Errors, at: str, items: Any, pod: PodContext) -> None:
         lifecycle(errs, f"{here}.lifecycle", container.get("lifecycle"), pod.grace, pod.os_name)
         probes(errs, here, container)
         _restart(errs, here, container)
+    for index, container in enumerate(items):
+        _host_ports(errs, f"{at}[{index}]", container, pod.host_ports)
 
 
 def init_containers(errs: Errors, at: str, items: Any, pod: PodContext) -> None:
     """spec.initContainers; one with restartPolicy Always is a sidecar and may have probes and hooks."""
-    seen_ports = pod.host_ports
     for index, container in enumerate(items or ()):
         here = f"{at}[{index}]"
-        # Init containers run one after the other: their host ports collide only with themselves.
-        pod.host_ports = set()
         _common(errs, here, container, pod)
-        _once(errs, here, container, pod)
         _restart(errs, here, container)
+        _once(errs, here, container, pod)
+        # Init containers run one after the other: their host ports collide only with their own.
+        _host_ports(errs, here, container, set())
         if container.get("restartPolicy") == "Always":
             lifecycle(errs, f"{here}.lifecycle", container.get("lifecycle"), pod.grace, pod.os_name)
             probes(errs, here, container)
@@ -177,7 +196,6 @@ def init_containers(errs: Errors, at: str, items: Any, pod: PodContext) -> None:
         for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
             if container.get(key) is not None:
                 errs.append(forbidden_field(f"{here}.{key}", "may not be set for init containers without restartPolicy=Always"))
-    pod.host_ports = seen_ports
 
 
 def ephemeral_containers(errs: Errors, at: str, items: Any, pod: PodContext) -> None:

@@ -49,7 +49,7 @@ def _pod_cidrs(errs: Errors, spec: Object) -> None:
 
 def node(errs: Errors, obj: Object) -> None:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    taints(errs, "spec.taints", spec.get("taints"))
+    taints(errs, "metadata.taints", spec.get("taints"))
     _pod_cidrs(errs, spec)
     _node_status(errs, status)
 

@@ -33,56 +33,77 @@ _RESOURCES = (
     "requests.ephemeral-storage",
     "requests.memory",
 )
-_SUBSCRIPT = re.compile(r"metadata\.(annotations|labels)\['(.*)'\]\Z", re.DOTALL)
+_HUGE = ("limits.hugepages-", "requests.hugepages-")
+_SUBSCRIPT = re.compile(r"([^\[]+)\['(.*)'\]\Z", re.DOTALL)
 _BYTES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 _CHOICES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
 
 
+# What the downward API knows at all; ENV_FIELDS and VOLUME_FIELDS say what is allowed where.
+_LABELS = (*ENV_FIELDS, *VOLUME_FIELDS, "spec.restartPolicy", "spec.schedulerName", "status.phase")
+
+
 def field_ref(errs: Errors, field: str, ref: Object, allowed: tuple[str, ...]) -> None:
     """ObjectFieldSelector."""
-    if not ref.get("apiVersion"):
+    version, label = ref.get("apiVersion"), ref.get("fieldPath")
+    if not version:
         errs.append(required(f"{field}.apiVersion"))
         return
-    path = ref.get("fieldPath")
-    if not path:
+    if not label:
         errs.append(required(f"{field}.fieldPath"))
         return
-    subscript = _SUBSCRIPT.match(path)
-    if subscript is not None:
-        key = subscript.group(2)
-        strings(errs, field, key.lower() if subscript.group(1) == "annotations" else key, names.qualified_name)
-    elif path not in ENV_FIELDS and path not in VOLUME_FIELDS:
-        errs.append(invalid_value(f"{field}.fieldPath", path, f"error converting fieldPath: field label not supported: {path}"))
+    path, subscript = _split(label)
+    wrong = _unknown_label(version, label, path, subscript)
+    if wrong:
+        errs.append(invalid_value(f"{field}.fieldPath", label, f"error converting fieldPath: {wrong}"))
+    elif subscript is not None:
+        key = subscript.lower() if path == "metadata.annotations" else subscript
+        strings(errs, field, key, names.qualified_name)
     elif path not in allowed:
         errs.append(not_supported(f"{field}.fieldPath", path, allowed))
 
 
+def _split(label: str) -> tuple[str, str | None]:
+    """`metadata.labels['a']` -> its path and what stands in the brackets."""
+    found = _SUBSCRIPT.match(label)
+    return (label, None) if found is None else (found.group(1), found.group(2))
+
+
+def _unknown_label(version: str, label: str, path: str, subscript: str | None) -> str:
+    if version != "v1":
+        return f"unsupported pod version: {version}"
+    if subscript is not None:
+        known = path in ("metadata.annotations", "metadata.labels")
+        return "" if known else f"field label does not support subscript: {label}"
+    return "" if label in _LABELS or label == "spec.host" else f"field label not supported: {label}"
+
+
 def resource_field_ref(errs: Errors, field: str, ref: Object, *, volume: bool) -> None:
     """ResourceFieldSelector; a volume must say which container."""
+    resource = ref.get("resource") or ""
     if volume and not ref.get("containerName"):
         errs.append(required(f"{field}.containerName"))
-        return
-    resource = ref.get("resource")
-    if not resource:
+    elif not resource:
         errs.append(required(f"{field}.resource"))
-        return
-    huge = resource.startswith(("limits.hugepages-", "requests.hugepages-"))
-    if resource not in _RESOURCES and not huge:
+    elif resource not in _RESOURCES and not resource.startswith(_HUGE):
         errs.append(not_supported(f"{field}.resource", resource, _RESOURCES))
-        return
-    divisor = ref.get("divisor")
-    if divisor is None or divisor in ("", "0", 0):
+    _divisor(errs, field, resource, ref.get("divisor"))
+
+
+def _divisor(errs: Errors, field: str, resource: str, divisor: Any) -> None:
+    if divisor is None or divisor in ("", "0", 0) or (resource not in _RESOURCES and not resource.startswith(_HUGE)):
         return
     cpu = resource.endswith(".cpu")
     allowed = ("1m", "1") if cpu else _BYTES
     try:
-        if quantity.canonical(divisor) in allowed:
+        if quantity.parse(divisor) == 0 or quantity.canonical(divisor) in allowed:
             return
-    except ValueError:
-        pass
-    what = "cpu" if cpu else resource.partition(".")[2].partition("-")[0].replace("ephemeral", "local ephemeral storage")
+    except ValueError as error:
+        errs.append(invalid_value(f"{field}.divisor", divisor, str(error)))
+        return
+    what = resource.partition(".")[2].partition("-")[0].replace("ephemeral", "local ephemeral storage")
     text = f"only divisor's values {' and '.join(allowed) if cpu else ', '.join(allowed)} are supported with the {what} resource"
-    errs.append(invalid_value(f"{field}.divisor", str(divisor), text))
+    errs.append(invalid_value(f"{field}.divisor", resource, text))
 
 
 def _key_ref(errs: Errors, field: str, ref: Object) -> None:
@@ -143,8 +164,13 @@ def env_from(errs: Errors, field: str, sources: Any) -> None:
             strings(errs, f"{at}.prefix", source["prefix"], names.env_var_name)
         given = [key for key in ("configMapRef", "secretRef") if source.get(key) is not None]
         for key in given:
-            strings(errs, f"{at}.{key}.name", source[key].get("name") or "", names.dns1123_subdomain)
+            # A trailing dash passes, as in a generated name.
+            name = source[key].get("name") or ""
+            if not name:
+                errs.append(required(f"{at}.{key}.name"))
+            else:
+                errs.extend(invalid_value(f"{at}.{key}.name", name, message) for message in names.is_dns_subdomain(name, True))
         if not given:
-            errs.append(invalid_value(at, "", "must specify one of: `configMapRef` or `secretRef`"))
+            errs.append(invalid_value(field, "", "must specify one of: `configMapRef` or `secretRef`"))
         elif len(given) > 1:
-            errs.append(invalid_value(at, "", "may not have more than one field specified at a time"))
+            errs.append(invalid_value(field, "", "may not have more than one field specified at a time"))

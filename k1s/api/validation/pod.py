@@ -1,7 +1,8 @@
 """Pods and pod templates.
 
-pod_spec: all of spec | create: a new Pod | template: a PodTemplateSpec.
-Called by: table.py, apps.py, batch.py. Never does: updates (pod_update.py).
+pod_spec: all of spec | create: a new Pod | pod: any Pod | template: a PodTemplateSpec.
+Called by: table.py, apps.py, batch.py, pod_update.py. Never does: updates (pod_update.py).
+Source: upstream ValidatePodSpec, ValidatePodCreate, ValidatePodTemplateSpec.
 """
 
 from __future__ import annotations
@@ -9,78 +10,100 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api import names
-from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
+from k1s.api.errors import duplicate, forbidden_field, invalid_value, required, too_long
 from k1s.api.meta import Object
-from k1s.api.validation.containers import PodContext, containers, ephemeral_containers, init_containers
-from k1s.api.validation.object_meta import label_map, template_meta
-from k1s.api.validation.resources import pod_level
-from k1s.api.validation.rules import MAX_INT32, Errors, in_range, one_of, quantities, strings
+from k1s.api.validation.containers import (
+    PodContext,
+    containers,
+    ephemeral_containers,
+    host_network_ports,
+    init_containers,
+)
+from k1s.api.validation.object_meta import annotation_map, label_map
+from k1s.api.validation.pod_annotations import pod_annotations, profiles_match
+from k1s.api.validation.resources import pod_level, requirements
+from k1s.api.validation.rules import MAX_INT32, Check, Errors, in_range, one_of, strings
 from k1s.api.validation.scheduling import affinity, scheduling_gates, tolerations, topology_spread
 from k1s.api.validation.security import host_users, pod_context
 from k1s.api.validation.volumes import volumes
+from k1s.api.validation.windows import host_process, os_rules
 
 _DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 _RESTART_POLICIES = ("Always", "Never", "OnFailure")
 _MAX_SEARCH_CHARS = 2048
 
 
-def pod_spec(errs: Errors, at: str, spec: Object, *, template: bool = False) -> None:
-    """Everything in a PodSpec."""
+def pod_spec(errs: Errors, at: str, spec: Object, *, template: bool = False, pod_name: str = "") -> None:
+    """Everything in a PodSpec. `pod_name`: of the Pod, where it is one and has its name."""
+    if spec.get("terminationGracePeriodSeconds") is None:
+        errs.append(required(f"{at}.terminationGracePeriodSeconds"))
+    found = volumes(errs, f"{at}.volumes", spec.get("volumes"), pod_name, template=template)
     claims = _claims(errs, f"{at}.resourceClaims", spec.get("resourceClaims"))
-    pod = PodContext(spec, volumes(errs, f"{at}.volumes", spec.get("volumes")), claims, template=template)
+    pod = PodContext(spec, found, claims, template=template)
     containers(errs, f"{at}.containers", spec.get("containers"), pod)
     init_containers(errs, f"{at}.initContainers", spec.get("initContainers"), pod)
     ephemeral_containers(errs, f"{at}.ephemeralContainers", spec.get("ephemeralContainers"), pod)
     pod_level(errs, f"{at}.resources", spec)
+    host_network_ports(errs, at, spec, template=template)
     one_of(errs, f"{at}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES, needed=True)
     one_of(errs, f"{at}.dnsPolicy", spec.get("dnsPolicy"), _DNS_POLICIES, needed=True)
     label_map(errs, f"{at}.nodeSelector", spec.get("nodeSelector"))
     pod_context(errs, f"{at}.securityContext", spec.get("securityContext"), spec)
-    host_users(errs, at, spec)
     affinity(errs, f"{at}.affinity", spec.get("affinity"))
     _dns_config(errs, f"{at}.dnsConfig", spec)
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         strings(errs, f"{at}.readinessGates[{index}].conditionType", gate.get("conditionType") or "", names.qualified_name)
     scheduling_gates(errs, f"{at}.schedulingGates", spec.get("schedulingGates"))
     topology_spread(errs, f"{at}.topologySpreadConstraints", spec.get("topologySpreadConstraints"))
-    tolerations(errs, f"{at}.tolerations", spec.get("tolerations"))
-    _host_aliases(errs, f"{at}.hostAliases", spec.get("hostAliases"))
+    host_process(errs, at, spec)
+    host_users(errs, at, spec)
     _plain_fields(errs, at, spec)
+    requirements(errs, f"{at}.overhead", {"limits": spec.get("overhead")} if spec.get("overhead") else None)
+    os_rules(errs, at, spec)
+    _hostname_override(errs, at, spec)
 
 
 _NAME_FIELDS = (
     ("serviceAccountName", names.dns1123_subdomain),
     ("nodeName", names.dns1123_subdomain),
-    ("hostname", names.dns1123_label),
-    ("subdomain", names.dns1123_label),
+)
+_MORE_NAME_FIELDS = (
     ("priorityClassName", names.dns1123_subdomain),
     ("runtimeClassName", names.dns1123_subdomain),
 )
 
 
 def _plain_fields(errs: Errors, at: str, spec: Object) -> None:
-    for key, check in _NAME_FIELDS:
-        if spec.get(key):
-            strings(errs, f"{at}.{key}", spec[key], check)
+    _named_fields(errs, at, spec, _NAME_FIELDS)
     if spec.get("activeDeadlineSeconds") is not None:
         in_range(errs, f"{at}.activeDeadlineSeconds", spec["activeDeadlineSeconds"], 1, MAX_INT32)
-    one_of(errs, f"{at}.preemptionPolicy", spec.get("preemptionPolicy"), ("Never", "PreemptLowerPriority"))
-    for name, amount in (spec.get("overhead") or {}).items():
-        quantities(errs, f"{at}.overhead[{name}]", amount)
-    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
-        errs.append(
-            invalid_value(f"{at}.shareProcessNamespace", True, "ShareProcessNamespace and HostPID cannot both be enabled")
-        )
-    os = spec.get("os")
-    if os is not None:
-        one_of(errs, f"{at}.os.name", os.get("name"), ("linux", "windows"), needed=True)
-    override = spec.get("hostnameOverride")
-    if override:
-        strings(errs, f"{at}.hostnameOverride", override, names.dns1123_subdomain)
-        if spec.get("hostNetwork"):
-            errs.append(forbidden_field(f"{at}.hostnameOverride", "may not be specified when hostNetwork is true"))
-        if spec.get("setHostnameAsFQDN"):
-            errs.append(forbidden_field(f"{at}.hostnameOverride", "may not be specified when setHostnameAsFQDN is true"))
+    _named_fields(errs, at, spec, (("hostname", names.dns1123_label), ("subdomain", names.dns1123_label)))
+    tolerations(errs, f"{at}.tolerations", spec.get("tolerations"))
+    _host_aliases(errs, f"{at}.hostAliases", spec.get("hostAliases"))
+    _named_fields(errs, at, spec, _MORE_NAME_FIELDS)
+    policy = spec.get("preemptionPolicy")
+    if policy is not None:
+        one_of(errs, f"{at}.preemptionPolicy", policy, ("Never", "PreemptLowerPriority"), needed=True)
+
+
+def _named_fields(errs: Errors, at: str, spec: Object, fields: tuple[tuple[str, Check], ...]) -> None:
+    for key, check in fields:
+        # Go keeps the runtime class as a pointer: an empty name is one, and wrong.
+        if spec.get(key) or (key == "runtimeClassName" and spec.get(key) is not None):
+            strings(errs, f"{at}.{key}", spec[key], check)
+
+
+def _hostname_override(errs: Errors, at: str, spec: Object) -> None:
+    override, field = spec.get("hostnameOverride"), f"{at}.hostnameOverride"
+    if override is None:
+        return
+    if len(override) > 64:
+        errs.append(too_long(field, 64))
+    strings(errs, field, override, names.dns1123_subdomain)
+    if spec.get("hostNetwork"):
+        errs.append(forbidden_field(field, "may not be specified when hostNetwork is true"))
+    if spec.get("setHostnameAsFQDN"):
+        errs.append(forbidden_field(field, "may not be specified when setHostnameAsFQDN is true"))
 
 
 def _claims(errs: Errors, at: str, items: Any) -> set[str]:
@@ -89,17 +112,19 @@ def _claims(errs: Errors, at: str, items: Any) -> set[str]:
         here, name = f"{at}[{index}]", claim.get("name") or ""
         if not name:
             errs.append(required(f"{here}.name"))
+        elif name in found:
+            errs.append(duplicate(f"{here}.name", name))
         else:
             strings(errs, f"{here}.name", name, names.dns1123_label)
-        if name in found:
-            errs.append(duplicate(f"{here}.name", name))
-        found.add(name)
+            found.add(name)
         given = [key for key in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(key) is not None]
-        if not given:
-            errs.append(invalid_value(here, claim, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
-        elif len(given) > 1:
+        if len(given) > 1:
             text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             errs.append(invalid_value(here, claim, text))
+        if not given:
+            errs.append(invalid_value(here, claim, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+        for key in given:
+            strings(errs, f"{here}.{key}", claim[key], names.dns1123_subdomain)
     return found
 
 
@@ -112,6 +137,7 @@ def _dns_config(errs: Errors, at: str, spec: Object) -> None:
             return
         if not servers:
             errs.append(required(f"{at}.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"))
+            return
     if not config:
         return
     if len(servers) > 3:
@@ -142,22 +168,39 @@ def _host_aliases(errs: Errors, at: str, items: Any) -> None:
             strings(errs, f"{here}.hostnames[{number}]", host, names.dns1123_subdomain)
 
 
+def pod(errs: Errors, obj: Object) -> None:
+    """metadata.annotations and spec of a Pod, new or changed."""
+    spec, meta = obj.get("spec") or {}, obj.get("metadata") or {}
+    pod_spec(errs, "spec", spec, pod_name=meta.get("name") or "")
+    if spec.get("serviceAccountName"):
+        return
+    for index, volume in enumerate(spec.get("volumes") or ()):
+        for number, part in enumerate((volume.get("projected") or {}).get("sources") or ()):
+            if part.get("serviceAccountToken") is not None:
+                at = f"spec.volumes[{index}].projected.sources[{number}].serviceAccountToken"
+                errs.append(forbidden_field(at, "must not be specified when serviceAccountName is not set"))
+
+
 def create(errs: Errors, obj: Object) -> None:
     """A new Pod."""
-    spec = obj.get("spec") or {}
-    pod_spec(errs, "spec", spec)
+    spec, notes = obj.get("spec") or {}, (obj.get("metadata") or {}).get("annotations")
+    pod_annotations(errs, "metadata.annotations", notes, spec)
+    pod(errs, obj)
     if spec.get("ephemeralContainers"):
         errs.append(forbidden_field("spec.ephemeralContainers", "cannot be set on create"))
     if spec.get("nodeName") and spec.get("schedulingGates"):
         errs.append(forbidden_field("spec.nodeName", "cannot be set until all schedulingGates have been cleared"))
+    profiles_match(errs, "spec", notes, spec)
 
 
 def template(errs: Errors, at: str, value: Object | None) -> None:
-    """A PodTemplateSpec."""
-    value = value or {}
-    template_meta(errs, f"{at}.metadata", value.get("metadata"))
-    spec = value.get("spec") or {}
+    """A PodTemplateSpec; the paths of its labels and annotations lack their `metadata`, as upstream's do."""
+    meta, spec = (value or {}).get("metadata") or {}, (value or {}).get("spec") or {}
+    label_map(errs, f"{at}.labels", meta.get("labels"))
+    annotation_map(errs, f"{at}.annotations", meta.get("annotations"))
+    pod_annotations(errs, f"{at}.annotations", meta.get("annotations"), spec)
     pod_spec(errs, f"{at}.spec", spec, template=True)
+    profiles_match(errs, f"{at}.spec", meta.get("annotations"), spec)
     if spec.get("ephemeralContainers"):
         errs.append(forbidden_field(f"{at}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
 

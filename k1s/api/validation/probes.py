@@ -8,12 +8,23 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api import names
-from k1s.api.errors import forbidden_field, invalid_value, required
+from k1s.api.errors import forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, non_negative, one_of, port, port_or_name, positive, strings
 
 _PROBE_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
+_SCHEMES = ("HTTP", "HTTPS")
 _HOOK_HANDLERS = ("exec", "httpGet", "tcpSocket", "sleep")
+_WINDOWS_SIGNALS = ("SIGKILL", "SIGTERM")
+_PLAIN_SIGNALS = (
+    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT RTMAX RTMIN SEGV STKFLT STOP SYS TERM TRAP "
+    "TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ"
+)
+_SIGNALS = (
+    *(f"SIG{name}" for name in _PLAIN_SIGNALS.split()),
+    *(f"SIGRTMIN+{number}" for number in range(1, 16)),
+    *(f"SIGRTMAX-{number}" for number in range(1, 15)),
+)
 _COUNTS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 
 
@@ -21,9 +32,10 @@ def _http_get(errs: Errors, field: str, action: Object) -> None:
     if not action.get("path"):
         errs.append(required(f"{field}.path"))
     port_or_name(errs, f"{field}.port", action.get("port") if action.get("port") is not None else 0)
-    one_of(errs, f"{field}.scheme", action.get("scheme") or "", ("HTTP", "HTTPS"))
-    for index, header in enumerate(action.get("httpHeaders") or ()):
-        strings(errs, f"{field}.httpHeaders[{index}].name", header.get("name") or "", names.http_header_name)
+    if action.get("scheme") not in _SCHEMES:
+        errs.append(not_supported(f"{field}.scheme", action.get("scheme") or "", _SCHEMES))
+    for header in action.get("httpHeaders") or ():
+        strings(errs, f"{field}.httpHeaders", header.get("name") or "", names.http_header_name)
 
 
 def _handler(errs: Errors, field: str, holder: Object, kinds: tuple[str, ...], grace: int | None) -> None:
@@ -31,10 +43,12 @@ def _handler(errs: Errors, field: str, holder: Object, kinds: tuple[str, ...], g
     if not given:
         errs.append(required(field, "must specify a handler type"))
         return
+    _action(errs, f"{field}.{given[0]}", given[0], holder[given[0]], grace)
     for extra in given[1:]:
         errs.append(forbidden_field(f"{field}.{extra}", "may not specify more than 1 handler type"))
-    kind = given[0]
-    action, at = holder[kind], f"{field}.{kind}"
+
+
+def _action(errs: Errors, at: str, kind: str, action: Object, grace: int | None) -> None:
     if kind == "exec":
         if not action.get("command"):
             errs.append(required(f"{at}.command"))
@@ -43,13 +57,13 @@ def _handler(errs: Errors, field: str, holder: Object, kinds: tuple[str, ...], g
     elif kind == "tcpSocket":
         port_or_name(errs, f"{at}.port", action.get("port") if action.get("port") is not None else 0)
     elif kind == "grpc":
-        port(errs, f"{at}.port", action.get("port"))
+        port(errs, f"{at}.port", action.get("port") or 0)
     else:
-        _sleep(errs, f"{at}.seconds", action.get("seconds") or 0, grace)
+        _sleep(errs, at, action.get("seconds") or 0, grace)
 
 
 def _sleep(errs: Errors, field: str, seconds: int, grace: int | None) -> None:
-    if seconds < 0 or (grace is not None and seconds > grace):
+    if grace is not None and not 0 <= seconds <= grace:
         text = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
         errs.append(invalid_value(field, seconds, text))
 
@@ -89,7 +103,5 @@ def lifecycle(errs: Errors, field: str, value: Any, grace: int | None, os_name: 
         return
     if not os_name:
         errs.append(forbidden_field(f"{field}.stopSignal", "may not be set for containers with empty `spec.os.name`"))
-    elif os_name == "windows":
-        one_of(errs, f"{field}.stopSignal", signal, ("SIGKILL", "SIGTERM"))
-    elif not str(signal).startswith("SIG"):
-        one_of(errs, f"{field}.stopSignal", signal, ("SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"))
+    else:
+        one_of(errs, f"{field}.stopSignal", signal, _WINDOWS_SIGNALS if os_name == "windows" else _SIGNALS, needed=True)

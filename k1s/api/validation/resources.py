@@ -1,6 +1,7 @@
 """Resource requests and limits: names, amounts, requests within limits.
 
-Called by: containers.py, pod.py, storage.py, quotas. Never does: compare with what a node has.
+Called by: containers.py, pod.py, storage.py, quotas.py, core.py. Never does: compare with what a node has.
+Source: upstream validateResourceRequirements, pkg/apis/core/helper.
 """
 
 from __future__ import annotations
@@ -10,13 +11,32 @@ from typing import Any
 
 from k1s.api import names, quantity
 from k1s.api.defaults.resources import aggregate
-from k1s.api.errors import forbidden_field, invalid_value, required
+from k1s.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, quantities, strings
 
 _CONTAINER = ("cpu", "memory", "ephemeral-storage")
 _HUGE = "hugepages-"
-_NOT_STANDARD = "must be a standard resource type or fully qualified"
+COUNTED = (
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+)
+_STANDARD = (
+    *COUNTED,
+    *_CONTAINER,
+    *(f"{side}.{name}" for side in ("requests", "limits") for name in _CONTAINER),
+    "storage",
+    "requests.storage",
+)
+NOT_STANDARD = "must be a standard resource type or fully qualified"
+_POD_LEVEL = ("cpu", _HUGE, "memory")
 
 
 def native(name: str) -> bool:
@@ -33,69 +53,117 @@ def _overcommit(name: str) -> bool:
     return native(name) and not name.startswith(_HUGE)
 
 
-def _name(errs: Errors, field: str, name: str) -> None:
+def standard(name: str) -> bool:
+    """A resource that Kubernetes itself knows."""
+    return name in _STANDARD or name.startswith((_HUGE, "requests.hugepages-"))
+
+
+def resource_name(errs: Errors, field: str, name: str) -> bool:
+    """Any resource name: qualified, and standard if it has no domain; True if it is."""
     before = len(errs)
     strings(errs, field, name, names.qualified_name)
-    if len(errs) > before:
-        return
+    if len(errs) == before and "/" not in name and not standard(name):
+        errs.append(invalid_value(field, name, NOT_STANDARD))
+    return len(errs) == before
+
+
+def container_resource_name(errs: Errors, field: str, name: str) -> None:
+    """One that a container can ask for."""
+    resource_name(errs, field, name)
     if "/" not in name:
         if name not in _CONTAINER and not name.startswith(_HUGE):
             errs.append(invalid_value(field, name, "must be a standard resource for containers"))
-    elif native(name) or not extended(name):
+    elif not native(name) and not extended(name):
         errs.append(invalid_value(field, name, "doesn't follow extended resource name standard"))
 
 
-def _amounts(errs: Errors, field: str, amounts: Any) -> bool:
+def _pod_resource_name(errs: Errors, field: str, name: str) -> None:
+    if resource_name(errs, field, name) and name not in ("cpu", "memory") and not name.startswith(_HUGE):
+        errs.append(not_supported(field, name, _POD_LEVEL))
+
+
+def amount(errs: Errors, field: str, name: str, value: Any) -> bool:
+    """Not negative, and whole if the resource is counted; True if it can be compared."""
+    if not quantities(errs, field, value):
+        return False
+    if (name in COUNTED or extended(name)) and quantity.milli(value) % 1000:
+        errs.append(invalid_value(field, str(value), "must be an integer"))
+    return True
+
+
+def _pages(errs: Errors, field: str, name: str, value: Any) -> None:
+    """Huge pages come whole."""
+    try:
+        size = quantity.parse(name.removeprefix(_HUGE))
+    except ValueError:
+        size = Decimal(0)
+    if size <= 0 or size % 1 or quantity.value(value) % int(size):
+        errs.append(invalid_value(field, str(value), f"{value} is not positive integer multiple of {name}"))
+
+
+def _amounts(errs: Errors, field: str, amounts: Any, *, pod: bool) -> bool:
     fine = True
-    for name, amount in (amounts or {}).items():
+    for name, value in (amounts or {}).items():
         at = f"{field}[{name}]"
-        _name(errs, at, name)
-        good = quantities(errs, at, amount)
+        (_pod_resource_name if pod else container_resource_name)(errs, at, name)
+        good = amount(errs, at, name, value)
+        if good and name.startswith(_HUGE):
+            _pages(errs, at, name, value)
         fine = fine and good
-        if good and not _overcommit(name) and quantity.milli(amount) % 1000:
-            errs.append(invalid_value(at, amount, "must be an integer"))
     return fine
 
 
-def requirements(errs: Errors, field: str, resources: Object | None, *, claims: set[str] | None = None) -> None:
-    """ResourceRequirements of a container."""
+def requirements(
+    errs: Errors, field: str, resources: Object | None, *, claims: set[str] | None = None, pod: bool = False
+) -> None:
+    """ResourceRequirements of a container or (`pod`) of a whole pod. `claims`: the names in spec.resourceClaims."""
     if not resources:
         return
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    fine = _amounts(errs, f"{field}.limits", limits)
-    fine = _amounts(errs, f"{field}.requests", requests) and fine
+    fine = _amounts(errs, f"{field}.limits", limits, pod=pod)
+    fine = _amounts(errs, f"{field}.requests", requests, pod=pod) and fine
     if fine:
         _within_limits(errs, field, requests, limits)
     huge = any(name.startswith(_HUGE) for name in (*limits, *requests))
     if huge and not any(name in held for name in ("cpu", "memory") for held in (limits, requests)):
         errs.append(forbidden_field(field, "HugePages require cpu or memory"))
-    _claims(errs, f"{field}.claims", resources.get("claims"), claims)
+    _claims(errs, f"{field}.claims", resources.get("claims"), claims or set())
 
 
 def _within_limits(errs: Errors, field: str, requests: Object, limits: Object) -> None:
-    for name, amount in requests.items():
+    for name, value in requests.items():
         limit = limits.get(name)
         if limit is None:
             if not _overcommit(name):
                 errs.append(required(f"{field}.limits", "Limit must be set for non overcommitable resources"))
-        elif not _overcommit(name) and quantity.parse(amount) != quantity.parse(limit):
-            errs.append(invalid_value(f"{field}.requests", str(amount), f"must be equal to {name} limit of {limit}"))
-        elif quantity.parse(amount) > quantity.parse(limit):
-            errs.append(invalid_value(f"{field}.requests", str(amount), f"must be less than or equal to {name} limit of {limit}"))
+        elif not _overcommit(name) and quantity.parse(value) != quantity.parse(limit):
+            errs.append(invalid_value(f"{field}.requests", str(value), f"must be equal to {name} limit of {limit}"))
+        elif quantity.parse(value) > quantity.parse(limit):
+            errs.append(invalid_value(f"{field}.requests", str(value), f"must be less than or equal to {name} limit of {limit}"))
 
 
-def _claims(errs: Errors, field: str, value: Any, known: set[str] | None) -> None:
-    seen: set[tuple[str, str]] = set()
+def _claims(errs: Errors, field: str, value: Any, known: set[str]) -> None:
+    seen: set[str] = set()
     for index, claim in enumerate(value or ()):
-        name = claim.get("name") or ""
+        at, name, request = f"{field}[{index}]", claim.get("name") or "", claim.get("request") or ""
         if not name:
-            errs.append(required(f"{field}[{index}].name"))
-        elif known is not None and name not in known:
-            errs.append(invalid_value(f"{field}[{index}].name", name, "must be one of the names in pod.spec.resourceClaims"))
-        key = (name, claim.get("request") or "")
-        if key in seen:
-            errs.append(invalid_value(f"{field}[{index}]", name, "must be unique"))
-        seen.add(key)
+            errs.append(required(at))
+            continue
+        key = f"{name}/{request}" if request else name
+        if name in seen:
+            errs.append(duplicate(at, name))
+        else:
+            if request:
+                strings(errs, f"{at}.request", request, names.dns1123_label)
+            if key in seen:
+                errs.append(duplicate(at, key))
+            elif not request and any(other.startswith(f"{name}/") for other in seen):
+                errs.append(duplicate(at, name))
+            seen.add(key)
+        if name not in known:
+            where = f": {', '.join(sorted(known))}" if known else " which is empty"
+            text = f"must be one of the names in pod.spec.resourceClaims{where}"
+            errs.append(FieldError("FieldValueNotFound", at, text, name))
 
 
 def pod_level(errs: Errors, field: str, spec: Object) -> None:
@@ -103,33 +171,27 @@ def pod_level(errs: Errors, field: str, spec: Object) -> None:
     resources = spec.get("resources")
     if not resources:
         return
-    for which in ("limits", "requests"):
-        for name in resources.get(which) or {}:
-            if name not in ("cpu", "memory") and not name.startswith(_HUGE):
-                errs.append(invalid_value(f"{field}.{which}[{name}]", name, "must be a supported resource for Pods"))
     if resources.get("claims"):
-        errs.append(forbidden_field(f"{field}.claims", "claims may not be set for Resources at pod-level"))
+        errs.append(forbidden_field(f"{field}.claims", "claims cannot be set for Resources at pod-level"))
     before = len(errs)
-    requirements(errs, field, {key: resources.get(key) for key in ("limits", "requests")})
+    requirements(errs, field, {key: resources.get(key) for key in ("limits", "requests")}, pod=True)
     if len(errs) == before:
         _against_containers(errs, field, resources, spec)
 
 
 def _against_containers(errs: Errors, field: str, resources: Object, spec: Object) -> None:
     together = aggregate(spec, "requests")
-    for name, amount in (resources.get("requests") or {}).items():
+    for name, value in (resources.get("requests") or {}).items():
         asked = together.get(name)
-        if asked is not None and _number(asked) > quantity.parse(amount):
+        if asked is not None and _number(asked) > quantity.parse(value):
             text = f"must be greater than or equal to aggregate container requests of {asked}"
-            errs.append(invalid_value(f"{field}.requests[{name}]", str(amount), text))
-    for key in ("containers", "initContainers"):
-        for index, container in enumerate(spec.get(key) or ()):
-            for name, amount in ((container.get("resources") or {}).get("limits") or {}).items():
-                bound = (resources.get("limits") or {}).get(name)
-                if bound is not None and _number(amount) > quantity.parse(bound):
-                    text = f"must be less than or equal to pod limits of {bound}"
-                    at = f"{field.removesuffix('.resources')}.{key}[{index}].resources.limits[{name}]"
-                    errs.append(invalid_value(at, str(amount), text))
+            errs.append(invalid_value(f"{field}.requests[{name}]", str(value), text))
+    for index, container in enumerate(spec.get("containers") or ()):
+        for name, value in ((container.get("resources") or {}).get("limits") or {}).items():
+            bound = (resources.get("limits") or {}).get(name)
+            if bound is not None and _number(value) > quantity.parse(bound):
+                text = f"must be less than or equal to pod limits of {bound}"
+                errs.append(invalid_value(f"{field}.containers[{index}][{name}].limits", str(value), text))
 
 
 def _number(value: Any) -> Decimal:
@@ -138,11 +200,3 @@ def _number(value: Any) -> Decimal:
         return quantity.parse(value)
     except ValueError:
         return Decimal(0)
-
-
-def resource_name(errs: Errors, field: str, name: str) -> None:
-    """Any resource name: qualified, and standard if it has no domain."""
-    strings(errs, field, name, names.qualified_name)
-    standard = name in (*_CONTAINER, "storage", "pods") or name.startswith((_HUGE, "attachable-volumes-"))
-    if "/" not in name and not standard:
-        errs.append(invalid_value(field, name, _NOT_STANDARD))

@@ -6,11 +6,13 @@ Called by: every file of this package. Never does: know a kind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from k1s.api import names, quantity
 from k1s.api.errors import FieldError, invalid_value, not_supported, required
+from k1s.api.meta import Object
 
 Errors = list[FieldError]
 Check = Callable[[str], list[str]]
@@ -136,3 +138,12 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     # Go does not write a false that is no pointer.
     return (a is False and b is None) or (a is None and b is False)
+
+
+def difference(new: Object, old: Object) -> str:
+    """The fields that differ: `-` what stands, `+` what was asked for (upstream shows a diff of Go's structs)."""
+    lines = []
+    for key in sorted({*new, *old}):
+        if not same(new.get(key), old.get(key)):
+            lines += [f"- {key}: {json.dumps(old.get(key))}", f"+ {key}: {json.dumps(new.get(key))}"]
+    return "\n".join(lines)

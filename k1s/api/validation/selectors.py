@@ -14,7 +14,7 @@ from k1s.api.validation.object_meta import label_map
 from k1s.api.validation.rules import Errors, strings
 
 
-def expression(errs: Errors, field: str, term: Object, *, numeric: bool = False) -> None:
+def expression(errs: Errors, field: str, term: Object, *, numeric: bool = False, values_too: bool = True) -> None:
     """One requirement of a label selector; `numeric` also takes Gt and Lt, as selectors of nodes do."""
     operator, values = term.get("operator"), term.get("values") or []
     if operator in ("In", "NotIn"):
@@ -29,7 +29,7 @@ def expression(errs: Errors, field: str, term: Object, *, numeric: bool = False)
     else:
         errs.append(invalid_value(f"{field}.operator", operator or "", "not a valid selector operator"))
     strings(errs, f"{field}.key", term.get("key") or "", names.qualified_name)
-    for index, value in enumerate(values):
+    for index, value in enumerate(values if values_too else ()):
         strings(errs, f"{field}.values[{index}]", value, names.label_value)
 
 

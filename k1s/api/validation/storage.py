@@ -1,6 +1,6 @@
-"""PersistentVolumes, StorageClasses and the CSI objects.
+"""StorageClasses and the CSI objects.
 
-Called by: table.py. Never does: claims (claims.py).
+Called by: table.py. Never does: volumes (persistent_volumes.py), claims (claims.py).
 """
 
 from __future__ import annotations
@@ -8,72 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api import names
-from k1s.api.errors import forbidden_field, invalid_value, not_supported, required
+from k1s.api.errors import forbidden_field, invalid_value, required
 from k1s.api.meta import Object
-from k1s.api.validation.claims import VOLUME_MODES, access_modes, storage_size
 from k1s.api.validation.rules import Errors, immutable, named, one_of, same, strings
-from k1s.api.validation.scheduling import node_selector
-from k1s.api.validation.volumes import SOURCES, csi_driver_name, one_source
+from k1s.api.validation.volume_sources import csi_driver_name
 
-_VOLUME_CHECKED = ("awsElasticBlockStore", "csi", "gcePersistentDisk", "hostPath", "iscsi", "local", "nfs")
 _MAX_PARAMETERS = 512
 _MAX_PARAMETER_BYTES = 256 * 1024
-
-
-def _source(errs: Errors, spec: Object) -> None:
-    kind = one_source(errs, "spec", spec, check=False)
-    if kind in _VOLUME_CHECKED:
-        SOURCES[kind](errs, f"spec.{kind}", spec[kind])
-    if kind == "csi" and not spec["csi"].get("volumeHandle"):
-        errs.append(required("spec.csi.volumeHandle"))
-    if kind == "local" and spec.get("nodeAffinity") is None:
-        errs.append(required("metadata.annotations", "Local volume requires node affinity"))
-    if kind == "hostPath" and spec["hostPath"].get("path") == "/" and spec.get("persistentVolumeReclaimPolicy") == "Recycle":
-        text = "may not be 'recycle' for a hostPath mount of '/'"
-        errs.append(forbidden_field("spec.persistentVolumeReclaimPolicy", text))
-
-
-def persistent_volume(errs: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    access_modes(errs, "spec.accessModes", spec.get("accessModes"))
-    capacity = spec.get("capacity") or {}
-    if not capacity:
-        errs.append(required("spec.capacity"))
-    elif "storage" not in capacity or len(capacity) > 1:
-        errs.append(not_supported("spec.capacity", capacity, ("storage",)))
-    for name, amount in capacity.items():
-        storage_size(errs, f"spec.capacity[{name}]", amount)
-    reclaim = spec.get("persistentVolumeReclaimPolicy")
-    one_of(errs, "spec.persistentVolumeReclaimPolicy", reclaim, ("Delete", "Recycle", "Retain"))
-    must = (spec.get("nodeAffinity") or {}).get("required")
-    if spec.get("nodeAffinity") is not None:
-        if must is None:
-            errs.append(required("spec.nodeAffinity.required", "must specify required node constraints"))
-        else:
-            node_selector(errs, "spec.nodeAffinity.required", must)
-    _source(errs, spec)
-    for key in ("storageClassName", "volumeAttributesClassName"):
-        if spec.get(key):
-            strings(errs, f"spec.{key}", spec[key], names.dns1123_subdomain)
-    one_of(errs, "spec.volumeMode", spec.get("volumeMode"), VOLUME_MODES)
-
-
-def persistent_volume_update(errs: Errors, obj: Object, old: Object) -> None:
-    persistent_volume(errs, obj)
-    spec, before = obj.get("spec") or {}, old.get("spec") or {}
-    if not same(_only_sources(spec), _only_sources(before)):
-        errs.append(forbidden_field("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation\n"))
-    immutable(errs, "spec.volumeMode", spec.get("volumeMode"), before.get("volumeMode"))
-    if before.get("nodeAffinity") is not None:
-        immutable(errs, "spec.nodeAffinity", spec.get("nodeAffinity"), before.get("nodeAffinity"))
-
-
-def _only_sources(spec: Object) -> Object:
-    """The source, without the CSI secret that expansion may set later."""
-    out = {key: spec[key] for key in SOURCES if spec.get(key) is not None}
-    if "csi" in out:
-        out["csi"] = {key: value for key, value in out["csi"].items() if key != "controllerExpandSecretRef"}
-    return out
 
 
 def _parameters(errs: Errors, field: str, parameters: Any) -> None:

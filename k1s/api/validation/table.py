@@ -30,6 +30,8 @@ from k1s.api.validation import (
     persistent_volumes,
     pod,
     pod_certificates,
+    pod_resize,
+    pod_status,
     pod_update,
     quotas,
     rbac,
@@ -167,7 +169,7 @@ _STATUS: dict[tuple[str, str], Update] = {
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
-    ("", "Pod", "resize"): pod_update.resize,
+    ("", "Pod", "resize"): pod_resize.resize,
     ("", "Namespace", "finalize"): core.namespace_finalize,
     (_CERTIFICATES, "CertificateSigningRequest", "approval"): certificates.signing_request_approval,
 }
