@@ -100,5 +100,11 @@ class Store(Protocol):
         Raises Expired if `after` < compacted_revision - or if the reader falls further behind than the backend's bound.
         """
 
+    async def history(self, prefix: str, *, after: int, upto: int, durable: bool = False) -> tuple[Sequence[Event], int]:
+        """A piece of what happened under `prefix` in (after, upto], and the revision up to which the piece is complete.
+
+        `durable`: nothing under the prefix is ever written volatile, so what a crash may have lost is none of it. Raises Expired.
+        """
+
     async def compact(self, revision: int) -> None:
         """Forget history below `revision` (never current values). Returns soon; the work runs in small batches."""

@@ -80,6 +80,11 @@ class MemoryStore:
         self._check_open()
         return self._fanout.watch(prefix, after)
 
+    async def history(self, prefix: str, *, after: int, upto: int, durable: bool = False) -> tuple[Sequence[Event], int]:
+        self._check_open()
+        self._check_kept(after)
+        return await self._history(prefix, after, upto)
+
     async def compact(self, revision: int) -> None:
         self._check_open()
         if revision > self._revision:

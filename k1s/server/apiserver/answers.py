@@ -1,4 +1,4 @@
-"""Objects and lists as answers: plain, as Table, as metadata only, as YAML, compressed.
+"""Objects and lists as answers: plain, as Table, as metadata only, as YAML, indented, compressed.
 
 Owns: the forms an answer can take. Called by: handlers, subresources, app (errors). Never does: decide the form (negotiation).
 """
@@ -13,11 +13,14 @@ from typing import Any
 import orjson
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import ApiError
+from k1s.api.errors import ApiError, bad_request, invalid_value
 from k1s.api.table import cells, columns, row_conditions
 from k1s.base.http import Request, Response
 from k1s.server.apiserver.entries import frame
-from k1s.server.apiserver.negotiation import PLAIN, Media, takes_gzip
+from k1s.server.apiserver.negotiation import PARTIAL as PARTIAL
+from k1s.server.apiserver.negotiation import PARTIAL_LIST as PARTIAL_LIST
+from k1s.server.apiserver.negotiation import PLAIN, Media, accepted, pretty, takes_gzip
+from k1s.server.apiserver.negotiation import TABLE as TABLE
 
 Object = dict[str, Any]
 Headers = Sequence[tuple[str, str]]
@@ -25,11 +28,15 @@ Headers = Sequence[tuple[str, str]]
 # Bodies above this are compressed for clients that accept it.
 GZIP_THRESHOLD = 128 * 1024
 _GZIP_LEVEL = 1
-TABLE, PARTIAL, PARTIAL_LIST = "Table", "PartialObjectMetadata", "PartialObjectMetadataList"
 
 
 class PlainError(ApiError):
     """One that upstream's filters answer as text, where no Status is written yet; clients wrap it in words of their own."""
+
+
+def page_not_found() -> PlainError:
+    """For paths below which there is no API."""
+    return PlainError(404, "NotFound", "404 page not found")
 
 
 def json_answer(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -50,22 +57,23 @@ def object_answer(
     if media == PLAIN:
         if status == 200 and not headers and not request.query:
             return Response(200, raw)
-        if truthy_pretty(request):
+        if request.query and pretty(request):
             raw = orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2)
         return Response(status, raw, headers=list(headers))
     obj = orjson.loads(raw)
     if media.as_ == TABLE:
         meta = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-        obj = table([obj], resource, meta, now, include=include_object(request))
+        obj = table([obj], resource, meta, now, include=include_object(request), api_version=media.api_version)
     elif media.as_ == PARTIAL:
-        obj = partial(obj)
+        obj = partial(obj, media.api_version)
     return encoded(obj, media, status, headers)
 
 
 def encoded(obj: Object, media: Media, status: int = 200, headers: Headers = ()) -> Response:
     if media.yaml:
         return Response(status, to_yaml(obj), "application/yaml", list(headers))
-    return Response(status, orjson.dumps(obj), headers=list(headers))
+    option = orjson.OPT_INDENT_2 if media.pretty else None
+    return Response(status, orjson.dumps(obj, option=option), headers=list(headers))
 
 
 def to_yaml(obj: Any) -> bytes:
@@ -75,56 +83,71 @@ def to_yaml(obj: Any) -> bytes:
     return text.encode()
 
 
-def truthy_pretty(request: Request) -> bool:
-    return request.param("pretty") in ("1", "true")
-
-
-def error_answer(error: ApiError, extra: Headers = ()) -> Response:
-    """A Status. 429 and others that name a delay carry Retry-After."""
+def error_answer(error: ApiError, extra: Headers = (), request: Request | None = None) -> Response:
+    """A Status, in the form that the request takes. 429 and others that name a delay carry Retry-After."""
     if isinstance(error, PlainError):
         text = f"{error.message}\n".encode(errors="replace")
         return Response(error.code, text, "text/plain; charset=utf-8", [*extra, ("X-Content-Type-Options", "nosniff")])
-    status = error.status()
     headers = list(extra)
     delay = (error.details or {}).get("retryAfterSeconds")
     if delay:
         headers.append(("Retry-After", str(delay)))
-    return Response(error.code, orjson.dumps(status), headers=headers)
+    return encoded(error.status(), _error_form(request), error.code, headers)
 
 
-def partial(obj: Object) -> Object:
-    return {"kind": PARTIAL, "apiVersion": "meta.k8s.io/v1", "metadata": obj.get("metadata") or {}}
+def _error_form(request: Request | None) -> Media:
+    if request is None:
+        return PLAIN
+    try:
+        return accepted(request)
+    except ApiError:  # the client takes nothing that we have: then the first fault is told, as JSON
+        return PLAIN
+
+
+_META_VERSION = "meta.k8s.io/v1"
+
+
+def partial(obj: Object, api_version: str = _META_VERSION) -> Object:
+    return {"kind": PARTIAL, "apiVersion": api_version, "metadata": obj.get("metadata") or {}}
 
 
 def include_object(request: Request) -> str:
     """How much of the object goes into each row: None, Metadata or Object. Raises ApiError 400."""
     include = request.param("includeObject") or "Metadata"
     if include not in ("None", "Metadata", "Object"):
-        raise ApiError(400, "BadRequest", f'unrecognized includeObject value: "{include}"')
+        fault = invalid_value("includeObject", include, "must be 'Metadata', 'Object', 'None', or empty")
+        raise bad_request(f"Unable to convert to Table as requested: {fault}")
     return include
 
 
 def table(
-    objects: Iterable[Object], resource: Resource, meta: Object, now: float, *, include: str = "Metadata", head: bool = True
+    objects: Iterable[Object],
+    resource: Resource,
+    meta: Object,
+    now: float,
+    *,
+    include: str = "Metadata",
+    head: bool = True,
+    api_version: str = _META_VERSION,
 ) -> Object:
-    """meta.k8s.io/v1 Table. Without `head` the columns are left out, as in later events of a watch."""
-    rows = [row(obj, resource, now, include) for obj in objects]
+    """meta.k8s.io Table. Without `head` the columns are left out, as in later events of a watch."""
+    rows = [row(obj, resource, now, include, api_version) for obj in objects]
     return {
         "kind": TABLE,
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": api_version,
         "metadata": meta,
-        "columnDefinitions": columns(resource) if head else [],
+        "columnDefinitions": columns(resource) if head else None,
         "rows": rows,
     }
 
 
-def row(obj: Object, resource: Resource, now: float, include: str) -> Object:
+def row(obj: Object, resource: Resource, now: float, include: str, api_version: str) -> Object:
     out: Object = {"cells": cells(resource, obj, now)}
     conditions = row_conditions(resource, obj)
     if conditions:
         out["conditions"] = conditions
     if include == "Metadata":
-        out["object"] = partial(obj)
+        out["object"] = partial(obj, api_version)
     elif include == "Object":
         out["object"] = obj
     else:
@@ -141,31 +164,24 @@ def watch_renderer(
         first = [True]
 
         def as_table(type_: str, raw: bytes) -> bytes:
-            obj = convert(raw) if convert is not None else orjson.loads(raw)
+            bookmark = type_ == "BOOKMARK"
+            obj = convert(raw) if convert is not None and not bookmark else orjson.loads(raw)
             head, first[0] = first[0], False
             meta = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-            if type_ == "BOOKMARK":
-                made = table([obj], resource, meta, now(), include="Object", head=head) if head else _bookmark_table(obj, meta)
+            made = table((), resource, meta, now(), head=head, api_version=media.api_version)
+            if bookmark:
+                # There is nothing to print, but the revision and the annotations have to come through.
+                made["rows"] = [{"cells": [], "object": partial(obj, media.api_version)}]
             else:
-                made = table([obj], resource, meta, now(), include=include, head=head)
+                made["rows"] = [row(obj, resource, now(), include, media.api_version)]
             return frame(type_, orjson.dumps(made))
 
         return as_table
     if media.as_ == PARTIAL:
-        return lambda type_, raw: frame(type_, orjson.dumps(partial(orjson.loads(raw))))
+        return lambda type_, raw: frame(type_, orjson.dumps(partial(orjson.loads(raw), media.api_version)))
     if convert is not None:
         return lambda type_, raw: frame(type_, orjson.dumps(convert(raw) if type_ != "BOOKMARK" else orjson.loads(raw)))
     return None
-
-
-def _bookmark_table(obj: Object, meta: Object) -> Object:
-    return {
-        "kind": TABLE,
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": meta,
-        "columnDefinitions": [],
-        "rows": [{"cells": [], "object": obj}],
-    }
 
 
 def compress(parts: Sequence[bytes]) -> bytes:

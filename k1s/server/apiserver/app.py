@@ -28,7 +28,7 @@ from k1s.base.metrics import Registry as Metrics
 from k1s.server.apiserver import request_info
 from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
-from k1s.server.apiserver.answers import error_answer
+from k1s.server.apiserver.answers import error_answer, page_not_found
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
 from k1s.server.apiserver.call import warning
 from k1s.server.apiserver.conversion import Conversion
@@ -176,10 +176,10 @@ class ApiServer:
             info = request_info.parse(request, self.catalog)
             answer = await self._filtered(request, info)
         except ApiError as error:
-            answer = error_answer(error)
+            answer = error_answer(error, request=request)
         except Exception as error:  # the boundary: one request's defect must not end the server
             log.error("%s %s failed", request.method, request.path, exc_info=error)
-            answer = error_answer(internal(f"{type(error).__name__}: {error}"))
+            answer = error_answer(internal(f"{type(error).__name__}: {error}"), request=request)
         headers = request.context.get("headers")
         if headers and isinstance(answer, Response | Stream):
             answer.headers = [*answer.headers, *headers]
@@ -216,6 +216,8 @@ class ApiServer:
             return elsewhere
         if not info.is_resource:
             return await self._non_resource.handle(request, info)
+        if info.resource is None and not self._is_builtin(info.group):
+            raise page_not_found()
         handler = self._registry.find(info)
         if info.resource is not None and not info.resource.persisted:
             accepted(request)  # reviews have no other form, so a Table is refused here for all of them
@@ -223,6 +225,9 @@ class ApiServer:
         if info.resource is not None and info.resource.deprecation and isinstance(answer, Response | Stream):
             answer = replace(answer, headers=[*answer.headers, warning(info.resource.deprecation)])
         return answer
+
+    def _is_builtin(self, group: str) -> bool:
+        return any(r.group == group for r in self.catalog if not r.custom)
 
     def _open(self, path: str) -> bool:
         return any(path == p or (p.endswith("/") and path.startswith(p)) for p in self._open_paths)
@@ -290,7 +295,6 @@ class ApiServer:
                 await self.hub.wait(revision)
         except TimeoutError:
             error = timeout(f"Too large resource version: {revision}, current: {self.hub.revision}", 1)
-            error.message = error.message.removeprefix("Timeout: ")
             cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
             error.details = {"causes": [cause], "retryAfterSeconds": 1}
             raise error from None

@@ -1,6 +1,6 @@
 """The `continue` token of a paged list.
 
-Owns: Token: the revision all pages are read at, the last key, and when the first page was read.
+Owns: Token: the revision all pages are read at, the last key, and when the first page was read (KEP-365).
 Called by: handlers/list. Never does: I/O. A token is not a secret: whoever changes it only lists what he may list anyway.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +60,37 @@ def expired_token(token: Token, now: float) -> ExpiredToken:
     return ExpiredToken(Token(-1, token.after, now).encode())
 
 
-def read_token(text: str, prefix: str, version: str, match: str) -> Token:
+def read_token(text: str, version: str) -> Token:
     """Raises ApiError 400."""
+    try:
+        token = _decoded(text)
+    except ValueError as error:
+        raise bad_request(f"invalid continue token: continue key is not valid{error}") from None
     if version and version != "0":
         raise bad_request("specifying resource version is not allowed when using continue")
-    try:
-        data = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        token = Token(int(data["rv"]), str(data["start"]).removesuffix("\0"), float(data.get("t") or 0))
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise bad_request(f"continue key is not valid: {text[:200]!r}") from None
-    if token.revision == 0 or not token.after or ".." in token.after:
-        raise bad_request("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
     return token
+
+
+def _decoded(text: str) -> Token:
+    """Raises ValueError with what upstream says after "continue key is not valid"."""
+    try:
+        data = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+        if not isinstance(data, dict):
+            raise ValueError("json: cannot unmarshal into Go value of type storage.continueToken")
+        kind, revision, start = data.get("v") or "", data.get("rv") or 0, data.get("start") or ""
+        time = data.get("t") or 0
+        if not (isinstance(kind, str) and type(revision) is int and isinstance(start, str) and isinstance(time, int | float)):
+            raise ValueError("json: cannot unmarshal a field of type storage.continueToken")
+    except (ValueError, binascii.Error) as error:
+        raise ValueError(f": {error}") from None
+    if kind != "meta.k8s.io/v1":
+        raise ValueError(f": server does not recognize this encoded version {orjson.dumps(kind).decode()}")
+    if revision == 0:
+        raise ValueError(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    if not start:
+        raise ValueError(": encoded start key empty (version meta.k8s.io/v1)")
+    key = start if start.startswith("/") else f"/{start}"
+    # No way up, out of what may be listed.
+    if posixpath.normpath(key) != key:
+        raise ValueError(f": {start}")
+    return Token(revision, start.removesuffix("\0").removeprefix("/"), float(time))

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from k1s.api.catalog import Catalog, Resource
 from k1s.api.errors import path_not_found
 from k1s.base.http import Request, Response
+from k1s.server.apiserver.answers import encoded, page_not_found
 from k1s.server.apiserver.group_order import priority, version_key
-from k1s.server.apiserver.negotiation import accepted
+from k1s.server.apiserver.negotiation import Media, accepted
 
 Object = dict[str, Any]
 
@@ -72,17 +71,20 @@ class Discovery:
         aggregated = path in ("/api", "/apis")
         media = accepted(request, *((_AGGREGATED_KIND,) if aggregated else ()))
         if media.as_:
-            if media.group == "apidiscovery.k8s.io" and media.version == "v2":
-                return self._send(request, f"{path}#v2", lambda: self._aggregated(path == "/api"), AGGREGATED)
+            return self._send(request, f"{path}#v2", lambda: self._aggregated(path == "/api"), AGGREGATED, media)
         make = self._maker(path)
         if make is None:
-            raise path_not_found()
-        return self._send(request, path, make, "application/json")
+            group = path.split("/")[2] if path.startswith("/apis/") else ""
+            # Below a group of our own somebody is in charge, elsewhere nobody.
+            raise path_not_found() if any(r.group == group for r in self._catalog if not r.custom) else page_not_found()
+        return self._send(request, path, make, media.content_type, media)
 
-    def _send(self, request: Request, slot: str, make: Callable[[], Object], content_type: str) -> Response:
+    def _send(self, request: Request, slot: str, make: Callable[[], Object], content_type: str, media: Media) -> Response:
+        if media.yaml or media.pretty:
+            slot = f"{slot}#{'yaml' if media.yaml else 'pretty'}"
         document = self._documents.get(slot)
         if document is None:
-            body = orjson.dumps(make())
+            body = encoded(make(), media).body
             document = self._documents[slot] = (body, f'"{hashlib.sha256(body).hexdigest().upper()}"')
         body, etag = document
         headers = [("ETag", etag), ("Vary", "Accept")]

@@ -7,6 +7,8 @@ Called by: watch_cache, object_store. Never does: I/O.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 import orjson
@@ -14,6 +16,8 @@ import orjson
 from k1s.api.catalog import Resource
 
 Object = dict[str, Any]
+# Among an entry's facts; no field has this name.
+LABELS = ""
 
 
 def head_of(resource: Resource) -> bytes:
@@ -57,7 +61,7 @@ def splice(value: bytes, head: bytes, revision: int) -> bytes:
 class Entry:
     """One object at one revision. `key` is `namespace/name` or `name`; `raw` has the resourceVersion in it."""
 
-    __slots__ = ("_obj", "create_revision", "key", "name", "namespace", "raw", "revision")
+    __slots__ = ("_facts", "_obj", "create_revision", "key", "name", "namespace", "raw", "revision")
 
     def __init__(self, key: str, raw: bytes, revision: int, create_revision: int) -> None:
         self.key = key
@@ -67,6 +71,7 @@ class Entry:
         self.revision = revision
         self.create_revision = create_revision
         self._obj: Object | None = None
+        self._facts: Object | None = None
 
     def obj(self) -> Object:
         """The decoded object, READ-ONLY: everybody gets the same one."""
@@ -87,9 +92,28 @@ class Entry:
         decoded: Object = orjson.loads(self.raw)
         return decoded
 
+    def facts(self, paths: tuple[str, ...], read: Callable[[Object, str], str]) -> Object:
+        """The labels (under LABELS) and these fields: read off the object once, then kept, since selectors ask again."""
+        facts = self._facts
+        if facts is not None and all(path in facts for path in paths):
+            return facts
+        obj = self.peek()
+        labels = obj["metadata"].get("labels") or {}
+        facts = {} if facts is None else dict(facts)
+        # Many objects share their values.
+        facts[LABELS] = {key: intern(value) for key, value in labels.items()}
+        for path in paths:
+            facts[path] = intern(read(obj, path))
+        self._facts = facts
+        return facts
+
     def forget(self) -> None:
         """Drop the decoded object; whoever got it keeps it."""
         self._obj = None
+
+    def retire(self) -> None:
+        """Drop everything but the bytes: a newer state has come."""
+        self._obj = self._facts = None
 
     def at(self, revision: int) -> Entry:
         """The same object under another resourceVersion, as it is told to a watcher whose selector it has left."""

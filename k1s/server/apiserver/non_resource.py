@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from k1s.api.errors import method_not_allowed, path_not_found
+from k1s.api.errors import method_not_allowed
 from k1s.base.http import Answer, Handler, Request, Response
 from k1s.base.metrics import CONTENT_TYPE
-from k1s.server.apiserver.answers import json_answer
+from k1s.server.apiserver.answers import json_answer, page_not_found
 from k1s.server.apiserver.attributes import RequestInfo
 from k1s.version import GIT_VERSION, KUBERNETES_MAJOR, KUBERNETES_MINOR
 
@@ -59,7 +59,7 @@ class NonResource:
             return Response(200, self._server.exposition(), CONTENT_TYPE)
         if path == "/":
             return json_answer({"paths": self._roots()})
-        raise path_not_found()
+        raise page_not_found()
 
     def _roots(self) -> list[str]:
         groups = [f"/apis/{group}" for group in self._server.discovery.groups() if group]
@@ -68,7 +68,7 @@ class NonResource:
     def _health(self, request: Request, root: str, one: str) -> Response:
         """`ok`, or with ?verbose (or when something is wrong) a line per check; ?exclude=NAME leaves one out."""
         if one and one not in self.checks:
-            raise path_not_found()
+            raise page_not_found()
         left_out = set(request.params("exclude"))
         names = [one] if one else [name for name in self.checks if name not in left_out]
         lines, failed = [], False

@@ -8,16 +8,25 @@ Every write waits until the watch cache shows it, so whoever got the answer read
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import ApiError, already_exists, expired, internal, not_found, server_timeout, service_unavailable
+from k1s.api.errors import (
+    ApiError,
+    already_exists,
+    expired,
+    internal,
+    not_found,
+    server_timeout,
+    service_unavailable,
+    too_old_resource_version,
+)
 from k1s.server.apiserver.entries import Entry, encode, splice
 from k1s.server.apiserver.resource_cache import ResourceCache
 from k1s.server.apiserver.watch_cache import WatchCache
 from k1s.storage.errors import Closed, Expired, KeyExists, KeyNotFound, RevisionConflict, StoreError, StoreFull
-from k1s.storage.interface import Listing, Origin, Store
+from k1s.storage.interface import Event, Listing, Origin, Store
 
 Object = dict[str, Any]
 
@@ -127,6 +136,16 @@ class ObjectStore:
             raise refusal(error) from error
         await self._hub.wait(revision)
         return True
+
+    async def history(self, resource: Resource, after: int, upto: int) -> tuple[Sequence[Event], int]:
+        """A piece of what happened to a resource in (after, upto], and up to where it is complete. Raises ApiError 410."""
+        prefix, durable = resource.storage_prefix, not volatile(resource)
+        try:
+            return await self._store.history(prefix, after=after, upto=upto, durable=durable)
+        except Expired as error:
+            raise too_old_resource_version(after, error.compacted) from None
+        except StoreError as error:
+            raise refusal(error) from error
 
     async def list_at(self, resource: Resource, prefix: str, after: str, limit: int, revision: int) -> Listing:
         """A page as it was at an older revision. Raises ApiError 410."""

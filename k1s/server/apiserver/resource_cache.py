@@ -2,7 +2,7 @@
 
 Owns: ResourceCache: the objects in key order, the ring of recent changes, indices, the watchers and handlers that are told.
 Called by: watch_cache (which feeds it), handlers (reads and watches), informers. Never does: I/O.
-Bounds: the ring holds RING_CHANGES changes and about RING_BYTES; what falls out makes older watches start over (410 Expired).
+Bounds: the ring holds RING_CHANGES changes and about RING_BYTES; older watches are served from the log first (resumption.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import too_old_resource_version
+from k1s.server.apiserver.delivery import Delivery
 from k1s.server.apiserver.entries import Change, Entry, head_of, splice
 from k1s.server.apiserver.watcher import Render, Watcher
 
@@ -28,8 +28,9 @@ RING_BYTES = 8 * 1024 * 1024
 class ResourceCache:
     """`resource` is the row of the storage version. `revision` is that of the newest change of this resource."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, delivery: Delivery | None = None) -> None:
         self.resource = resource
+        self._delivery = delivery if delivery is not None else Delivery()
         self.prefix = resource.storage_prefix
         self.head = head_of(resource)
         self.revision = 0
@@ -68,6 +69,22 @@ class ResourceCache:
         last = bisect_left(self._keys, f"{namespace}0")  # "0" is the character after "/"
         return [self._entries[key] for key in self._keys[first:last]]
 
+    def entries_at(self, revision: int, namespace: str = "") -> list[Entry] | None:
+        """As they were: those of now, with what happened since taken back. None if the ring does not reach back so far."""
+        if revision >= self.revision:
+            return self.entries(namespace)
+        if revision < self.ring_start:
+            return None
+        undone: dict[str, Entry | None] = {}
+        for change in reversed(self._ring):
+            if change.revision <= revision:
+                break
+            undone[change.entry.key] = change.previous
+        found = [entry for entry in self.entries(namespace) if entry.key not in undone]
+        found += [entry for entry in undone.values() if entry is not None and namespace in ("", entry.namespace)]
+        found.sort(key=lambda entry: entry.key)
+        return found
+
     def indexed(self, index: str, value: str) -> list[Entry]:
         return list(self._indices[index].get(value, {}).values())
 
@@ -93,9 +110,9 @@ class ResourceCache:
                 entry.forget()
 
     def watch(self, watcher: Watcher, after: int) -> None:
-        """Add a watcher and give it what happened after revision `after`. Raises ApiError 410."""
+        """Add a watcher and give it what happened after revision `after`, which the ring has to reach (resumption.py)."""
         if after < self.ring_start:
-            raise too_old_resource_version(after, self.ring_start)
+            raise ValueError(f"revision {after} is before {self.ring_start}, where the ring begins")
         if self.revision > after:
             for change in self._ring:
                 if change.revision > after:
@@ -106,7 +123,7 @@ class ResourceCache:
         self.watchers.discard(watcher)
 
     def new_watcher(self, selection: Any, *, render: Render | None, bookmark: Any) -> Watcher:
-        return Watcher(selection, render=render, bookmark=bookmark, on_close=self.unwatch)
+        return Watcher(selection, self._delivery, render=render, bookmark=bookmark, on_close=self.unwatch)
 
     # Being fed
 
@@ -119,7 +136,8 @@ class ResourceCache:
     def loaded(self, revision: int) -> None:
         """The first list is complete as of `revision`."""
         self._keys.sort()
-        self.ring_start = max(self.ring_start, revision)
+        # Not the newest object's revision: what was deleted later does not show in the objects.
+        self.begin(max(self.ring_start, revision))
 
     def put(self, key: str, value: bytes, revision: int, create_revision: int) -> None:
         """An object was created or changed."""
@@ -144,9 +162,13 @@ class ResourceCache:
         """The feed has a gap: end all watches and forget the ring (the caller puts what differs)."""
         for watcher in list(self.watchers):
             watcher.end()
+        self.begin(revision)
+
+    def begin(self, revision: int) -> None:
+        """What is known begins here: of earlier revisions only the log can tell."""
         self._ring.clear()
         self._ring_bytes = 0
-        self.ring_start = revision
+        self.ring_start = self.revision = revision
 
     def all_keys(self) -> list[str]:
         return list(self._keys)
@@ -165,7 +187,7 @@ class ResourceCache:
         for watcher in list(self.watchers):
             watcher.offer(change, shared)
         if previous is not None:
-            previous.forget()
+            previous.retire()
         if not self.read:
             entry.forget()
         self._remember(change)

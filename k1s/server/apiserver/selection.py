@@ -7,13 +7,13 @@ Source of the fields: upstream's AddFieldLabelConversionFunc calls and each regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from k1s.api.catalog import Resource
 from k1s.api.errors import bad_request
 from k1s.api.selectors import DOUBLE_EQUALS, EQUALS, IN, FieldSelector, LabelSelector, parse_fields, parse_labels
-from k1s.server.apiserver.entries import Change, Entry
+from k1s.server.apiserver.entries import LABELS, Change, Entry
 
 Object = dict[str, Any]
 
@@ -43,6 +43,8 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("apps", "ReplicaSet"): ("status.replicas",),
     ("batch", "Job"): ("status.successful",),
     ("certificates.k8s.io", "CertificateSigningRequest"): ("spec.signerName",),
+    ("certificates.k8s.io", "ClusterTrustBundle"): ("spec.signerName",),
+    ("certificates.k8s.io", "PodCertificateRequest"): ("spec.nodeName", "spec.podName", "spec.signerName"),
     ("resource.k8s.io", "ResourceSlice"): ("spec.nodeName", "spec.driver"),
 }
 
@@ -78,9 +80,12 @@ def _field(obj: Object, path: str) -> str:
 
 
 class Selection:
-    """A predicate over entries. `everything` says that it lets all of its namespace through without a look inside."""
+    """A predicate over entries. `everything` says that it lets all of its namespace through without a look inside.
 
-    __slots__ = ("_fields", "_labels", "_needles", "_paths", "everything", "name", "namespace")
+    What it has to know of an object is read once and kept with the entry (Entry.facts), whoever asks.
+    """
+
+    __slots__ = ("_fields", "_labels", "_needles", "_paths", "_places", "_required", "everything", "name", "namespace")
 
     def __init__(
         self,
@@ -92,14 +97,21 @@ class Selection:
         fields: FieldSelector | None = None,
     ) -> None:
         self.namespace = namespace
-        self.name = name
+        requirements = fields.requirements if fields is not None else ()
+        known = [(_known_path(resource, r.field), r.operator == "=", r.value) for r in requirements]
+        self._required = fields
+        self.name = name or next((value for path, equal, value in known if equal and path == "metadata.name"), "")
         self._labels = labels if labels is not None and not labels.empty else None
-        self._fields = fields if fields is not None and fields.requirements else None
-        self._paths: tuple[str, ...] = ()
-        if self._fields is not None:
-            self._paths = tuple(dict.fromkeys(_known_path(resource, r.field) for r in self._fields.requirements))
-        self.everything = self._labels is None and self._fields is None and not name
+        # What the key tells, and what the object has to be asked for: (field, equal or not, value).
+        self._places = tuple(term for term in known if term[0] in _EVERYWHERE)
+        self._fields = tuple(term for term in known if term[0] not in _EVERYWHERE)
+        self._paths = tuple(dict.fromkeys(path for path, _, _ in self._fields))
+        self.everything = self._labels is None and not known and not name
         self._needles = tuple(_needles(self._labels, self._fields))
+
+    def required(self, field: str) -> str | None:
+        """The value that a field must have, as the client wrote it."""
+        return self._required.required_value(field) if self._required is not None else None
 
     def matches(self, entry: Entry) -> bool:
         if self.namespace and entry.namespace != self.namespace:
@@ -108,26 +120,29 @@ class Selection:
             return True
         if self.name and entry.name != self.name:
             return False
-        if self._labels is None and self._fields is None:
+        for path, equal, value in self._places:
+            if ((entry.name if path == "metadata.name" else entry.namespace) == value) != equal:
+                return False
+        if self._labels is None and not self._fields:
             return True
         raw = entry.raw
         for needle in self._needles:
             if needle not in raw:
                 return False
-        return self.matches_object(entry.peek())
+        return self._holds(entry.facts(self._paths, _field))
 
     def matches_object(self, obj: Object) -> bool:
         """Labels and fields only."""
-        if self._labels is not None and not self._labels.matches(obj["metadata"].get("labels") or {}):
-            return False
-        return self._fields is None or self._fields.matches(self._values(obj))
+        for path, equal, value in self._places:
+            if (_field(obj, path) == value) != equal:
+                return False
+        return self._holds({LABELS: obj["metadata"].get("labels") or {}, **{path: _field(obj, path) for path in self._paths}})
 
-    def _values(self, obj: Object) -> Mapping[str, str]:
-        values = {path: _field(obj, path) for path in self._paths}
-        for alias, path in _EVENT_NAMES.items():
-            if path in values:
-                values[alias] = values[path]
-        return values
+    def _holds(self, facts: Mapping[str, Any]) -> bool:
+        for path, equal, value in self._fields:
+            if (facts[path] == value) != equal:
+                return False
+        return self._labels is None or self._labels.matches(facts[LABELS])
 
     def seen(self, change: Change) -> tuple[str, Entry] | None:
         """What a watcher with this selection is told of a change; None: nothing."""
@@ -136,6 +151,8 @@ class Selection:
             return None
         if self.everything:
             return change.type, entry
+        if self.name and entry.name != self.name:
+            return None
         previous = change.previous
         before = previous is not None and self.matches(previous)
         if change.type == "DELETED":
@@ -153,7 +170,7 @@ class Selection:
 _PLAIN_FIELDS = ("spec.nodeName", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "metadata.name", "reason")
 
 
-def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> Iterator[bytes]:
+def _needles(labels: LabelSelector | None, fields: Iterable[tuple[str, bool, str]]) -> Iterator[bytes]:
     """What the bytes of every object that is selected contain: most others are told by that, without decoding them.
 
     Stored objects are compact JSON, and label values and names have no characters that JSON escapes.
@@ -161,21 +178,24 @@ def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> Iter
     for term in labels.requirements if labels is not None else ():
         if term.operator in (EQUALS, DOUBLE_EQUALS, IN) and len(term.values) == 1:
             yield f'"{term.key}":"{term.values[0]}"'.encode()
-    for field in fields.requirements if fields is not None else ():
-        if field.operator == "=" and field.field in _PLAIN_FIELDS and field.value.isascii() and field.value.isprintable():
-            if field.value and not set(field.value) & {'"', "\\"}:
-                yield f'"{field.field.rpartition(".")[2]}":"{field.value}"'.encode()
+    for path, equal, value in fields:
+        if equal and path in _PLAIN_FIELDS and value.isascii() and value.isprintable():
+            if value and not set(value) & {'"', "\\"}:
+                yield f'"{path.rpartition(".")[2]}":"{value}"'.encode()
 
 
 def _known_path(resource: Resource, path: str) -> str:
     """The stored object's name of a selectable field. Raises ApiError 400."""
+    asked = path
     if resource.group == "events.k8s.io":
         path = _EVENT_NAMES.get(path, path)
-    if path in _supported(resource):
+    own = resource.custom or (resource.stored_group, resource.kind) in _FIELDS
+    # A kind with rules of its own and no namespace has no such field either.
+    if path in _supported(resource) and not (path == "metadata.namespace" and own and not resource.namespaced):
         return path
-    if (resource.stored_group, resource.kind) in _FIELDS:
-        raise bad_request(f"field label not supported: {path}")
-    raise bad_request(f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"')
+    if own:
+        raise bad_request(f"field label not supported: {asked}")
+    raise bad_request(f'"{asked}" is not a known field selector: only "metadata.name", "metadata.namespace"')
 
 
 def parse(resource: Resource, namespace: str, labels: str, fields: str, name: str = "") -> Selection:
@@ -184,15 +204,6 @@ def parse(resource: Resource, namespace: str, labels: str, fields: str, name: st
         resource,
         namespace,
         name=name,
-        labels=_parsed(parse_labels, labels),
-        fields=_parsed(parse_fields, fields),
+        labels=parse_labels(labels) if labels else None,
+        fields=parse_fields(fields) if fields else None,
     )
-
-
-def _parsed(parser: Callable[[str], Any], text: str) -> Any:
-    if not text:
-        return None
-    try:
-        return parser(text)
-    except ValueError as error:
-        raise bad_request(f"unable to parse requirement: {error}") from error

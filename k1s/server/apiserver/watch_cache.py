@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from k1s.api.catalog import Resource
+from k1s.server.apiserver.delivery import Delivery
 from k1s.server.apiserver.entries import splice
 from k1s.server.apiserver.resource_cache import ResourceCache
 from k1s.storage.errors import Expired
@@ -40,6 +41,7 @@ class WatchCache:
         self.revision = -1
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._sequence = itertools.count()
+        self._delivery = Delivery()
 
     def add(self, resource: Resource) -> ResourceCache:
         """The cache of a stored resource, made if need be (an added custom resource is filled by `fill`)."""
@@ -48,9 +50,9 @@ class WatchCache:
         if cache is None:
             # A definition that comes back finds the informers that followed the one before.
             parked = self._parked.pop(prefix, None)
-            cache = parked if parked is not None else ResourceCache(resource)
+            cache = parked if parked is not None else ResourceCache(resource, self._delivery)
             cache.describe(resource)
-            cache.ring_start = max(self.revision, 0)
+            cache.begin(max(self.revision, 0))
             self._caches[prefix] = cache
         return cache
 
@@ -76,7 +78,7 @@ class WatchCache:
             key = item.key[len(cache.prefix) :]
             if key not in known:
                 cache.put(key, item.value, item.revision, item.create_revision)
-        cache.ring_start = max(cache.ring_start, listing.revision)
+        cache.begin(listing.revision)
 
     def cache(self, resource: Resource) -> ResourceCache:
         return self._caches[resource.storage_prefix]
@@ -131,7 +133,7 @@ class WatchCache:
         left = {(cache.prefix, key) for cache in self._caches.values() for key in cache.all_keys()}
         for cache in self._caches.values():
             cache.restart(listing.revision)
-        for item in listing.items:
+        for item in sorted(listing.items, key=lambda item: item.revision):
             found, key = self._place(item.key)
             if found is None:
                 continue
@@ -141,6 +143,8 @@ class WatchCache:
                 found.put(key, item.value, item.revision, item.create_revision)
         for prefix, key in sorted(left):
             self._caches[prefix].remove(key, listing.revision)
+        for cache in self._caches.values():
+            cache.begin(listing.revision)
         self._advance(listing.revision)
 
     def _feed(self, events: Iterable[Event]) -> None:

@@ -1,7 +1,11 @@
 """One watch: what it wants to see, and the bounded queue in front of it.
 
-Owns: Watcher, the async iterator behind a watch's Stream. Called by: resource_cache (push), handlers/watch (reads).
-Never does: wait for its client: a watcher whose queue is full is dropped, and its client resumes from the last version it saw.
+Owns: Watcher, the async iterator behind a watch's Stream. Called by: resource_cache (offer), delivery (flush), handlers/watch.
+Never does: wait for its client: a watcher whose queue is full is dropped, its connection cut, and its client resumes from the
+last version it saw.
+
+What comes is queued; delivery says when it is written. While the task that serves the stream sleeps and the connection takes
+data, it is written right there (`write_to`); else the task is woken and writes at the client's pace.
 """
 
 from __future__ import annotations
@@ -9,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
+from k1s.base.http import Sink
+from k1s.server.apiserver.delivery import Delivery
 from k1s.server.apiserver.entries import Change, Entry, frame
 from k1s.server.apiserver.selection import Selection
 
@@ -23,6 +29,8 @@ CHUNK_FRAMES = 256
 
 # (type, entry) -> the watch line; None for the plain JSON that all watchers share.
 Render = Callable[[str, Entry], bytes]
+# A piece of what happened before the watch; None once there is no more of that.
+Past = Callable[[], Awaitable[bytes | None]]
 
 
 class Watcher:
@@ -31,9 +39,13 @@ class Watcher:
     __slots__ = (
         "_bytes",
         "_closed",
+        "_delivery",
+        "_due",
         "_initial",
         "_on_close",
+        "_past",
         "_queue",
+        "_sink",
         "_tail",
         "_wake",
         "bookmark",
@@ -47,6 +59,7 @@ class Watcher:
     def __init__(
         self,
         selection: Selection,
+        delivery: Delivery,
         *,
         render: Render | None,
         bookmark: Callable[[int, bool], bytes] | None,
@@ -60,12 +73,16 @@ class Watcher:
         self.deadline = math.inf
         # The newest revision the client knows of: a bookmark that says nothing new is not sent.
         self.last_sent = 0
+        self._delivery = delivery
         self._on_close = on_close
         self._queue: deque[bytes] = deque()
         self._bytes = 0
+        self._due = False
         self._initial: Iterator[bytes] | None = None
         self._tail: bytes | None = None
+        self._past: Past | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self._closed = False
 
     def begin(self, entries: list[Entry], tail: bytes | None) -> None:
@@ -73,12 +90,28 @@ class Watcher:
         self._initial = self._lines(entries) if entries else None
         self._tail = tail
 
+    def resume(self, past: Past) -> None:
+        """Tell first what `past` gives; it adds the watcher to its cache at its end."""
+        self._past = past
+
+    def write_to(self, sink: Sink) -> None:
+        """Where events may go without waking whoever iterates."""
+        self._sink = sink
+
     def _lines(self, entries: list[Entry]) -> Iterator[bytes]:
         for entry in entries:
             yield self.line("ADDED", entry)
 
     def line(self, type_: str, entry: Entry) -> bytes:
         return self.render(type_, entry) if self.render is not None else frame(type_, entry.raw)
+
+    def told(self, change: Change) -> bytes | None:
+        """The line of a change, if it is one for us."""
+        seen = self.selection.seen(change)
+        if seen is None:
+            return None
+        self.last_sent = change.revision
+        return self.line(*seen)
 
     def offer(self, change: Change, shared: dict[str, bytes]) -> None:
         """Take a change, if it is one for us. `shared` holds the change's lines that other watchers made already."""
@@ -104,13 +137,30 @@ class Watcher:
             self.dropped = True
             self._queue.clear()
             self.end()
+            if self._sink is not None:
+                self._sink.abort()
             return
         self._queue.append(line)
+        if not self._due:
+            self._due = True
+            self._delivery.add(self)
+
+    def flush(self) -> None:
+        """Write what is queued, or wake who does."""
+        self._due = False
+        wake, sink = self._wake, self._sink
+        if wake is None or wake.done():
+            return  # whoever iterates is under way, and sees the queue when it comes back
+        if sink is not None and self._queue and sink.ready():
+            sink.write(self._chunk())
+            if not self._queue:
+                return
         self._signal()
 
     def remind(self, revision: int) -> None:
         """Send a bookmark if the client does not know of `revision` yet."""
-        if self.bookmark is not None and self.last_sent < revision and not self._queue and self._initial is None:
+        idle = not self._queue and self._initial is None and self._past is None
+        if self.bookmark is not None and self.last_sent < revision and idle:
             self.last_sent = revision
             self.push(self.bookmark(revision, False))
 
@@ -138,8 +188,12 @@ class Watcher:
         if self._tail is not None:
             tail, self._tail = self._tail, None
             return tail
-        queue = self._queue
-        while not queue:
+        while self._past is not None and not self._closed:
+            piece = await self._past()
+            if piece is not None:
+                return piece
+            self._past = None
+        while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
             self._wake = asyncio.get_running_loop().create_future()
@@ -147,14 +201,18 @@ class Watcher:
                 await self._wake
             finally:
                 self._wake = None
+        return self._chunk()
+
+    def _chunk(self) -> bytes:
+        queue = self._queue
         if len(queue) == 1:
             self._bytes = 0
             return queue.popleft()
-        chunk = b"".join(queue.popleft() for _ in range(min(len(queue), CHUNK_FRAMES)))
+        chunk = b"".join([queue.popleft() for _ in range(min(len(queue), CHUNK_FRAMES))])
         self._bytes -= len(chunk)
         return chunk
 
     async def aclose(self) -> None:
         self._queue.clear()
-        self._initial = None
+        self._initial = self._past = self._sink = None
         self.end()

@@ -112,6 +112,13 @@ class SqlStore:
         self._check_open()
         return self._fanout.watch(prefix, after)
 
+    async def history(self, prefix: str, *, after: int, upto: int, durable: bool = False) -> tuple[Sequence[Event], int]:
+        self._check_open()
+        self._state.check_kept(after, durable=durable)
+        piece = await self._reader.history(prefix, after, min(upto, self._state.revision))
+        self._state.check_kept(after, durable=durable)  # compacted while we read: the piece may have holes
+        return piece
+
     async def compact(self, revision: int) -> None:
         self._check_open()
         await self._compactor.compact(revision)

@@ -73,11 +73,11 @@ class State:
         row = self.unflushed.pop(revision)
         self.unflushed_bytes -= _size(row)
 
-    def check_kept(self, revision: int) -> None:
-        """A watch may go on from here."""
+    def check_kept(self, revision: int, *, durable: bool = False) -> None:
+        """A watch may go on from here. `durable`: of keys that are never written volatile."""
         if revision < self.compacted:
             raise Expired(revision, self.compacted)
-        if self.gap_from < revision < self.gap_to:
+        if not durable and self.gap_from < revision < self.gap_to:
             raise Expired(revision, self.gap_to)
 
     def check_readable(self, revision: int) -> None:

@@ -6,6 +6,7 @@ import gzip
 
 import orjson
 
+from k1s.api.catalog import builtin
 from tests.unit.apiserver.conftest import CMS, PODS, Api, config_map, pod
 
 
@@ -85,13 +86,14 @@ async def test_exact_and_future_versions(api: Api) -> None:
     fresh = await api.ok("GET", f"{CMS}?resourceVersion={at}&resourceVersionMatch=NotOlderThan")
     assert len(fresh["items"]) == 4
     await api.store.compact(at + 1)
+    api.server.hub.cache(builtin("ConfigMap")).begin(api.store.revision)
     gone = await api("GET", f"{CMS}?resourceVersion={at}&resourceVersionMatch=Exact")
     assert gone.status == 410
 
 
 async def test_a_version_that_never_comes(api: Api) -> None:
     answer = await api("GET", f"{CMS}?resourceVersion=999999")
-    assert answer.status == 504 and answer.json["message"].startswith("Too large resource version: 999999, current: ")
+    assert answer.status == 504 and answer.json["message"].startswith("Timeout: Too large resource version: 999999, current: ")
     assert answer.json["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
 
 

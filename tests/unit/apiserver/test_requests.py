@@ -91,7 +91,7 @@ ACCEPTS: list[tuple[str, tuple[bool, str] | None]] = [
     ("application/json;q=0.5,application/yaml", (True, "")),
     (TABLE, (False, "Table")),
     (f"{TABLE},application/json", (False, "Table")),
-    ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", (False, "")),
+    ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", (False, "Table")),
     ("application/json;as=Wibble;v=v1;g=meta.k8s.io", None),
     ("application/json;stream=watch", (False, "")),
     ("application/json;q=wibble", None),

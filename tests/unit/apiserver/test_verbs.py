@@ -27,7 +27,7 @@ async def test_generate_name(api: Api) -> None:
 REFUSED: list[tuple[str, str, str, Any, int, str]] = [
     ("not found", "GET", f"{CMS}/none", None, 404, 'configmaps "none" not found'),
     ("no such kind", "GET", "/api/v1/namespaces/default/wibbles", None, 404, "the server could not find the requested resource"),
-    ("no such group", "GET", "/apis/foo/v1/bars", None, 404, "the server could not find the requested resource"),
+    ("no such group", "GET", "/apis/apps/v7/bars", None, 404, "the server could not find the requested resource"),
     (
         "verb not served",
         "DELETE",

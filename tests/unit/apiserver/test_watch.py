@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import orjson
+import pytest
 
-from k1s.base.http import ConnectionClosed, Headers, Request, Response, Stream, WebSocketUpgrade
+from k1s.api.catalog import builtin
+from k1s.base.http import ConnectionClosed, Headers, Request, Stream, WebSocketUpgrade
 from k1s.server.apiserver import watcher as watcher_module
 from tests.unit.apiserver.conftest import CMS, Api, config_map
 
@@ -43,13 +45,52 @@ async def test_resumption(api: Api) -> None:
 
 
 async def test_too_old(api: Api) -> None:
-    await api.ok("POST", CMS, config_map("a"))
-    cache = api.server.hub.cache(api.server.catalog.by_plural("", "v1", "configmaps"))  # type: ignore[arg-type]
-    cache.ring_start = api.store.revision
-    answer = await api.send("GET", f"{CMS}?watch=1&resourceVersion=1")
-    assert isinstance(answer, Response)
-    event = orjson.loads(answer.body)
-    assert event["type"] == "ERROR" and event["object"]["code"] == 410 and event["object"]["reason"] == "Expired"
+    for name in "abc":
+        await api.ok("POST", CMS, config_map(name))
+    api.server.hub.cache(builtin("ConfigMap")).begin(api.store.revision)
+    await api.store.compact(api.store.revision)
+    watch = await api.watch(f"{CMS}?watch=1&resourceVersion=2")
+    event = await watch.next()
+    assert event == {
+        "type": "ERROR",
+        "object": {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": f"too old resource version: 2 ({api.store.revision})",
+            "reason": "Expired",
+            "code": 410,
+        },
+    }
+    with pytest.raises(StopAsyncIteration):
+        await watch.next()
+
+
+async def test_a_watch_from_before_the_ring_is_read_from_the_log(api: Api) -> None:
+    first = await api.ok("POST", CMS, config_map("a"))
+    version = first["metadata"]["resourceVersion"]
+    labelled = {"metadata": {"labels": {"in": "yes"}}}
+    await api.ok("PATCH", f"{CMS}/a", labelled, type=MERGE)
+    await api.ok("POST", CMS, config_map("b"))
+    left = await api.ok("PATCH", f"{CMS}/a", {"metadata": {"labels": None}}, type=MERGE)
+    await api.ok("DELETE", f"{CMS}/b")
+    api.server.hub.cache(builtin("ConfigMap")).begin(api.store.revision)
+    every = await api.watch(f"{CMS}?watch=1&resourceVersion={version}&timeoutSeconds=100")
+    some = await api.watch(f"{CMS}?watch=1&resourceVersion={version}&labelSelector=in%3Dyes")
+    assert await every.some(4) == [("MODIFIED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+    assert await some.some(1) == [("ADDED", "a")]
+    gone = await some.next()
+    assert gone["type"] == "DELETED" and gone["object"]["metadata"]["labels"] == {"in": "yes"}
+    assert gone["object"]["metadata"]["resourceVersion"] == left["metadata"]["resourceVersion"]
+    pending = [asyncio.ensure_future(watch.next()) for watch in (every, some)]
+    await asyncio.sleep(0.01)
+    await api.ok("PATCH", f"{CMS}/a", labelled, type=MERGE)
+    assert [event["type"] for event in await asyncio.gather(*pending)] == ["MODIFIED", "ADDED"]
+    # Its time is kept although it began elsewhere.
+    await api.clock.advance(101)
+    with pytest.raises(StopAsyncIteration):
+        await every.next()
 
 
 async def test_selectors_turn_changes_into_arrivals_and_departures(api: Api) -> None:
@@ -92,7 +133,7 @@ async def test_the_end_of_initial_events(api: Api) -> None:
     watch = await api.watch(f"{CMS}?{query}")
     assert (await watch.next())["type"] == "ADDED"
     mark = await watch.next()
-    assert mark["type"] == "BOOKMARK" and mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert mark["type"] == "BOOKMARK" and mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
     bad = await api("GET", f"{CMS}?watch=1&sendInitialEvents=true")
     assert bad.status == 422
 

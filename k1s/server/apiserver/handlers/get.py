@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k1s.api.errors import bad_request
 from k1s.base.http import Answer, Request
-from k1s.server.apiserver.answers import PARTIAL, TABLE, object_answer
+from k1s.server.apiserver.answers import GZIP_THRESHOLD, PARTIAL, TABLE, compressed, object_answer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.negotiation import accepted
+from k1s.server.apiserver.read_options import revision
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -21,13 +21,9 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     resource = info.resource
     assert resource is not None
     media = accepted(request, TABLE, PARTIAL)
-    version = request.param("resourceVersion") if request.query else ""
-    if version and version != "0":
-        if not version.isdigit():
-            raise bad_request(
-                f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
-            )
-        await server.reach(int(version))
+    if request.query:
+        await server.reach(revision(request.param("resourceVersion")))
     entry = await server.objects.get(resource, info.namespace if resource.namespaced else "", info.name)
     raw = await server.shown(resource, entry)
-    return object_answer(request, resource, raw, server.clock.now(), media=media)
+    answer = object_answer(request, resource, raw, server.clock.now(), media=media)
+    return answer if len(answer.body) <= GZIP_THRESHOLD else await compressed(request, answer)

@@ -7,13 +7,15 @@ Pages after the first show the collection as it was when the first was read; the
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import FieldError, bad_request, invalid
+from k1s.api.errors import ApiError, bad_request
 from k1s.base.http import Answer, Request, Response
 from k1s.server.apiserver.answers import (
     GZIP_THRESHOLD,
@@ -25,12 +27,12 @@ from k1s.server.apiserver.answers import (
     include_object,
     partial,
     table,
-    truthy_pretty,
 )
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.continuation import Token, expired_token, read_token
 from k1s.server.apiserver.entries import Entry, splice
 from k1s.server.apiserver.negotiation import PLAIN, Media, accepted, takes_gzip
+from k1s.server.apiserver.read_options import list_options
 from k1s.server.apiserver.selection import Selection, parse
 
 if TYPE_CHECKING:
@@ -38,11 +40,18 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+# Objects that may be turned into YAML on the event loop.
+_FEW = 20
+
 
 def select(resource: Resource, info: RequestInfo, namespace: str) -> Selection:
-    """The request's selection; a name in the path (old watches of one object) counts as one."""
-    name = info.name if "metadata.name" not in info.field_selector else ""
-    return parse(resource, namespace, info.label_selector, info.field_selector, name)
+    """The request's selection; a name in the path (old watches of one object) counts as one. Raises ApiError 400."""
+    selection = parse(resource, namespace, info.label_selector, info.field_selector)
+    if info.name and not info.field_selector:
+        return parse(resource, namespace, info.label_selector, "", info.name)
+    if info.name and selection.required("metadata.name") != info.name:
+        raise bad_request("fieldSelector metadata.name doesn't match requested name")
+    return selection
 
 
 def selected(server: ApiServer, resource: Resource, selection: Selection) -> list[Entry]:
@@ -55,104 +64,85 @@ def selected(server: ApiServer, resource: Resource, selection: Selection) -> lis
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     resource = info.resource
     assert resource is not None
+    options = list_options(request)
     media = accepted(request, TABLE, PARTIAL_LIST)
     selection = select(resource, info, info.namespace if resource.namespaced else "")
-    version, match, limit, token_text = _page_options(request)
-    token: Token | None = None
-    if token_text:
-        token = read_token(token_text, resource.storage_prefix, version, match)
-    at = 0
-    if token is None:
-        if match == "Exact":
-            await server.reach(int(version))
-            at = int(version)
-        elif version and version != "0":
-            await server.reach(int(version))
-    if version == "0":
-        limit = 0
+    token = read_token(options.token, options.version) if options.token else None
+    at, after = (token.revision, token.after) if token is not None else (options.exact, "")
+    await server.reach(max(options.least, at))
+    limit = options.limit
+    if options.version == "0":
+        limit = 0  # as upstream, whose cache answers these without pages
     else:
         await server.objects.fresh()
-    if token is not None:
-        at = token.revision
     slot = None
-    if media == PLAIN and not request.query and selection.everything and not server.conversion.calls(resource):
-        # The same bytes as long as nothing of this resource has changed; an older resourceVersion is then as good.
-        cache = server.hub.cache(resource)
-        zipped = takes_gzip(request)
-        slot = (resource.api_version, resource.plural, selection.namespace, cache.revision, cache.ring_start, zipped)
-        body = server.lists.get(slot)
-        if body is not None:
-            return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
-    entries, revision = await _entries(server, resource, selection, at, token)
-    meta: Object = {"resourceVersion": str(revision)}
-    if limit and len(entries) > limit:
-        meta["continue"] = Token(revision, entries[limit - 1].key, server.clock.now()).encode()
-        if selection.everything:
-            meta["remainingItemCount"] = len(entries) - limit
-        entries = entries[:limit]
-    return await _answer(request, server, resource, media, entries, meta, slot)
-
-
-def _page_options(request: Request) -> tuple[str, str, int, str]:
-    """resourceVersion, resourceVersionMatch, limit, continue. Raises ApiError 400, 422."""
-    if not request.query:
-        return "", "", 0, ""
-    version, match, token = request.param("resourceVersion"), request.param("resourceVersionMatch"), request.param("continue")
-    limit = request.param("limit") or "0"
-    if not limit.removeprefix("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
-    errors = []
-    if match:
-        if not version:
-            errors.append(_forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"))
-        if token:
-            errors.append(_forbidden("resourceVersionMatch is forbidden when continue is provided"))
-        if match not in ("Exact", "NotOlderThan"):
-            supported = 'supported values: "Exact", "NotOlderThan", ""'
-            errors.append(FieldError("FieldValueNotSupported", "resourceVersionMatch", supported, match))
-        if match == "Exact" and version == "0":
-            errors.append(_forbidden('resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
-    if request.param("sendInitialEvents"):
-        errors.append(FieldError("FieldValueForbidden", "sendInitialEvents", "sendInitialEvents is forbidden for list"))
-    if errors:
-        raise invalid("ListOptions", "meta.k8s.io", "", errors)
-    check_version(version)
-    return version, match, max(int(limit), 0), token
-
-
-def check_version(version: str) -> None:
-    if version and not version.isdigit():
-        raise bad_request(f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax')
-
-
-def _forbidden(text: str) -> FieldError:
-    return FieldError("FieldValueForbidden", "resourceVersionMatch", text)
-
-
-async def _entries(
-    server: ApiServer, resource: Resource, selection: Selection, at: int, token: Token | None
-) -> tuple[Sequence[Entry], int]:
-    """What is selected, from the cache if it can answer for the revision, and the list's revision."""
-    cache = server.hub.cache(resource)
+    if media == PLAIN and at == 0 and limit == 0 and options.least == 0 and selection.everything:
+        if not server.conversion.calls(resource):
+            # The same bytes as long as nothing of this resource has changed; an older resourceVersion is then as good.
+            cache = server.hub.cache(resource)
+            zipped = takes_gzip(request)
+            slot = (resource.api_version, resource.plural, selection.namespace, cache.revision, cache.ring_start, zipped)
+            body = server.lists.get(slot)
+            if body is not None:
+                return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
     if token is not None and token.too_old(server.clock.now(), server.hub.revision):
         raise expired_token(token, server.clock.now())
-    current = at <= 0 or cache.revision <= at
-    if current:
-        entries = selected(server, resource, selection)
-        revision = at if at > 0 else server.hub.revision
-    else:
-        prefix = f"{selection.namespace}/" if selection.namespace else ""
-        listing = await server.objects.list_at(resource, prefix, "", 0, at)
-        start = len(cache.prefix)
-        found = [
-            Entry(kv.key[start:], splice(kv.value, cache.head, kv.revision), kv.revision, kv.create_revision)
-            for kv in listing.items
-        ]
-        entries = [entry for entry in found if selection.matches(entry)]
-        revision = at
-    if token is not None:
-        entries = [entry for entry in entries if entry.key > token.after]
-    return entries, revision
+    try:
+        page = await _page(server, resource, selection, max(at, 0), after, limit)
+    except ApiError as error:
+        if token is not None and error.code == 410:
+            raise expired_token(token, server.clock.now()) from error
+        raise
+    meta: Object = {"resourceVersion": str(page.revision)}
+    if page.remaining:
+        meta["continue"] = Token(page.revision, page.entries[-1].key, server.clock.now()).encode()
+        if selection.everything:
+            meta["remainingItemCount"] = page.remaining
+    return await _answer(request, server, resource, media, page.entries, meta, slot)
+
+
+class _Page(NamedTuple):
+    """`remaining` is exact if everything is selected; else it says whether there is more."""
+
+    entries: Sequence[Entry]
+    revision: int
+    remaining: int
+
+
+async def _page(server: ApiServer, resource: Resource, selection: Selection, at: int, after: str, limit: int) -> _Page:
+    """What is selected after a key, now or as it was at a revision: from memory if that reaches back so far."""
+    cache = server.hub.cache(resource)
+    entries = cache.entries_at(at, selection.namespace) if at else cache.entries(selection.namespace)
+    if entries is None:
+        return await _page_of_log(server, resource, selection, at, after, limit)
+    if after:
+        entries = entries[bisect_right(entries, after, key=lambda entry: entry.key) :]
+    if not selection.everything:
+        found = (entry for entry in entries if selection.matches(entry))
+        entries = list(islice(found, limit + 1) if limit else found)
+    remaining = max(len(entries) - limit, 0) if limit else 0
+    return _Page(entries[:limit] if remaining else entries, at or server.hub.revision, remaining)
+
+
+async def _page_of_log(server: ApiServer, resource: Resource, selection: Selection, at: int, after: str, limit: int) -> _Page:
+    """The same from the store, in pieces until there is enough. Raises ApiError 410."""
+    cache = server.hub.cache(resource)
+    prefix = f"{selection.namespace}/" if selection.namespace else ""
+    start = len(cache.prefix)
+    found: list[Entry] = []
+    while True:
+        listing = await server.objects.list_at(resource, prefix, after, limit, at)
+        for kv in listing.items:
+            entry = Entry(kv.key[start:], splice(kv.value, cache.head, kv.revision), kv.revision, kv.create_revision)
+            if selection.matches(entry):
+                found.append(entry)
+        if not listing.remaining:
+            break
+        after = listing.items[-1].key[start:]
+        if selection.everything or len(found) > limit:
+            break
+    over = max(len(found) - limit, 0) if limit else 0
+    return _Page(found[:limit] if over else found, at, over + listing.remaining)
 
 
 async def _answer(
@@ -166,14 +156,18 @@ async def _answer(
 ) -> Response:
     """`slot`: where the body may be kept for others that ask the same."""
     if media != PLAIN:
+        include = include_object(request) if media.as_ == TABLE else ""
         objects = [orjson.loads(raw) for raw in await server.all_shown(resource, entries)]
         if media.as_ == TABLE:
-            out = table(objects, resource, meta, server.clock.now(), include=include_object(request))
+            version = media.api_version
+            out = table(objects, resource, meta, server.clock.now(), include=include, api_version=version)
         elif media.as_ == PARTIAL_LIST:
-            items = [partial(obj) for obj in objects]
-            out = {"kind": PARTIAL_LIST, "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items}
+            items = [partial(obj, media.api_version) for obj in objects]
+            out = {"kind": PARTIAL_LIST, "apiVersion": media.api_version, "metadata": meta, "items": items}
         else:
             out = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta, "items": objects}
+        if media.yaml and len(objects) > _FEW:  # slow: others get their turn meanwhile
+            return await compressed(request, await asyncio.to_thread(encoded, out, media))
         return await compressed(request, encoded(out, media))
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
         resource.list_kind.encode(),
@@ -185,8 +179,6 @@ async def _answer(
     else:
         joined = b",".join(await server.all_shown(resource, entries))
     body = b"%b%b]}" % (head, joined)
-    if request.query and truthy_pretty(request):
-        body = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2)
     if len(body) <= GZIP_THRESHOLD:
         return Response(200, body)
     zipped = takes_gzip(request)
