@@ -21,15 +21,15 @@ import orjson
 
 from k1s.api.catalog import Catalog, Resource, builtin_catalog
 from k1s.api.convert import convert
-from k1s.api.errors import ApiError, internal, timeout
+from k1s.api.errors import ApiError, bad_request, internal, timeout
 from k1s.base.clock import REAL_CLOCK, Clock
-from k1s.base.http import Answer, Handler, Request, Response, Stream
+from k1s.base.http import Answer, BodyLost, Handler, Request, Response, Stream
 from k1s.base.metrics import Registry as Metrics
 from k1s.server.apiserver import request_info
 from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer, page_not_found
-from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.attributes import ANONYMOUS, AdmissionRequest, RequestInfo, UserInfo
 from k1s.server.apiserver.call import warning
 from k1s.server.apiserver.conversion import Conversion
 from k1s.server.apiserver.crds import CustomResources
@@ -39,12 +39,13 @@ from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.flow.app import FlowControl
 from k1s.server.apiserver.informers import CacheInformers
 from k1s.server.apiserver.list_bodies import ListBodies
+from k1s.server.apiserver.long_running import LongRunning
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.non_resource import NonResource
 from k1s.server.apiserver.object_store import ObjectStore
 from k1s.server.apiserver.openapi import OpenApi
 from k1s.server.apiserver.registry import HandlerKey, Registry, ResourceHandler
-from k1s.server.apiserver.request_metrics import RequestMetrics
+from k1s.server.apiserver.request_metrics import RequestMetrics, labels_of
 from k1s.server.apiserver.timers import Timers
 from k1s.server.apiserver.watch_cache import WatchCache
 from k1s.server.config import ServerConfig
@@ -127,6 +128,7 @@ class ApiServer:
         self.aggregation = Aggregator(self, proxy_identity)
         self._impersonate = impersonate
         self.flow = flow if flow is not None else self._flow_control()
+        self.long_running = LongRunning()
         self._registry = Registry(handlers or {})
         self._non_resource = NonResource(self, {**self.flow.paths(), **(paths or {})})
         self._open_paths = open_paths
@@ -160,7 +162,7 @@ class ApiServer:
 
     def exposition(self) -> bytes:
         """All metrics, as /metrics shows them."""
-        self._counters.look(self.hub.caches(), self.flow)
+        self._counters.look(self.hub.caches(), self.flow, self.long_running)
         return self.metrics.exposition()
 
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
@@ -177,6 +179,8 @@ class ApiServer:
             answer = await self._filtered(request, info)
         except ApiError as error:
             answer = error_answer(error, request=request)
+        except BodyLost as error:
+            answer = error_answer(_lost(error))
         except Exception as error:  # the boundary: one request's defect must not end the server
             log.error("%s %s failed", request.method, request.path, exc_info=error)
             answer = error_answer(internal(f"{type(error).__name__}: {error}"), request=request)
@@ -193,11 +197,19 @@ class ApiServer:
         inside = user is not None
         if user is None:
             user = await self.authenticator.authenticate(request)
+            if user.name != ANONYMOUS.name:
+                request.context["known"] = True
         if self._impersonate is not None and not inside:
             user = await self._impersonate(request, user)
         request.context["user"] = user
-        if inside or info.subresource in _LONG_RUNNING or info.verb == "proxy":
+        if inside:
             return await self._authorized(request, info, user)
+        if info.subresource in _LONG_RUNNING or info.verb == "proxy":
+            self.long_running.check(info, user)
+            answer = await self._authorized(request, info, user)
+            return self.long_running.follow(answer, info, user, labels_of(info))
+        if info.verb == "watch":
+            self.long_running.check(info, user)
         flow = self.flow.classify(info, user)
         # Whatever comes of it, the answer says where the request was counted.
         request.context["headers"] = flow.headers
@@ -205,9 +217,10 @@ class ApiServer:
         if not await self.flow.enter(flow, width, verb):
             return self.flow.refusal(flow)
         try:
-            return await self._authorized(request, info, user)
+            answer = await self._authorized(request, info, user)
         finally:
             self.flow.leave(flow, width, verb)
+        return self.long_running.follow(answer, info, user, labels_of(info)) if verb == "watch" else answer
 
     async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
         await self.authorizer.authorize(user, info)
@@ -303,3 +316,10 @@ class ApiServer:
         from k1s.server.apiserver.writes import generated
 
         return generated(base)
+
+
+def _lost(error: BodyLost) -> ApiError:
+    """Nobody may be there to read it; if there is, in upstream's words."""
+    if error.slow:
+        return timeout("request did not complete within the allotted timeout")
+    return bad_request(f"unable to read the request body: {error}")
