@@ -46,11 +46,27 @@ class ServerConfig:
     )
     token_file: str = option("token-file", "", "file that holds the join token", env="K1S_TOKEN_FILE", metavar="FILE")
     datastore_endpoint: str = option("datastore-endpoint", "", "where state is kept (default: SQLite below the data directory)")
+    secrets_encryption: bool = option(
+        "secrets-encryption", False, "encrypt Secrets at rest, with a random key made at first start"
+    )
+    encryption_provider_config: str = option(
+        "encryption-provider-config", "", "an EncryptionConfiguration (aesgcm, identity) with keys of your own", metavar="FILE"
+    )
     max_requests_inflight: int = option(
         "max-requests-inflight", 400, "with the next one: the seats that priority levels share, for requests at the same time"
     )
     max_mutating_requests_inflight: int = option("max-mutating-requests-inflight", 200, "see --max-requests-inflight")
     audit_log_path: str = option("audit-log-path", "", "where to log who changed what (default: nowhere)", metavar="FILE")
+    authentication_config: str = option(
+        "authentication-config", "", "who else may say who somebody is: an AuthenticationConfiguration", metavar="FILE"
+    )
+    authorization_config: str = option(
+        "authorization-config", "", "who is asked whether somebody may: an AuthorizationConfiguration", metavar="FILE"
+    )
+    token_auth_file: str = option("token-auth-file", "", "static tokens, a line each: token,user,uid,groups", metavar="FILE")
+    kube_apiserver_arg: tuple[str, ...] = option(
+        "kube-apiserver-arg", (), "a flag of kube-apiserver's that k1s knows too, e.g. oidc-issuer-url=https://..."
+    )
     disable_agent: bool = option("disable-agent", False, "run no node on this host")
     disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")
     debug: bool = option("debug", False, "log more")
@@ -71,3 +87,8 @@ class ServerConfig:
     @property
     def node_token_file(self) -> Path:
         return self.server_dir / "node-token"
+
+    @property
+    def credentials_dir(self) -> Path:
+        """The keys that stored values are encrypted with."""
+        return self.server_dir / "cred"

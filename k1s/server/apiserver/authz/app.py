@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from k1s.api.errors import ApiError, forbidden
+from k1s.server.apiserver.answers import PlainError
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.authz.node import NodeAuthorizer, node_name
 from k1s.server.apiserver.authz.rbac import RbacAuthorizer
@@ -61,7 +62,7 @@ class Authorizer:
     def __init__(
         self, rbac: RbacAuthorizer, node: NodeAuthorizer, configured: Sequence[LocalAuthorizer | RemoteAuthorizer] | None = None
     ) -> None:
-        self.rbac, self._node = rbac, node
+        self.rbac, self.node = rbac, node
         self.configure((node, rbac) if configured is None else configured)
 
     def configure(self, authorizers: Sequence[LocalAuthorizer | RemoteAuthorizer]) -> None:
@@ -74,11 +75,16 @@ class Authorizer:
         """ApiError 403 unless the user may."""
         if not self._remote:
             good, reason = self.decide(user, info)
-        else:
-            decision = await self._ask(user, info)
-            good, reason = decision.allowed, decision.reason
-        if not good:
-            raise refusal(user, info, reason)
+            if not good:
+                raise refusal(user, info, reason)
+            return
+        decision = await self._ask(user, info)
+        if decision.allowed:
+            return
+        if decision.error:
+            # Nobody said yes, and somebody could not be asked.
+            raise PlainError(500, "InternalError", f"Internal Server Error: {_q(info.path)}: {decision.error}")
+        raise refusal(user, info, decision.reason)
 
     async def allowed(self, user: UserInfo, info: RequestInfo) -> tuple[bool, str]:
         if not self._remote:
@@ -116,7 +122,7 @@ class Authorizer:
                 found, faults = self.rbac.rules_for(user, namespace)
                 rules += found
                 errors += faults
-            elif authorizer is self._node and node_name(user):
+            elif authorizer is self.node and node_name(user):
                 errors.append("node authorizer does not support user rule resolution")
                 incomplete = True
             elif not isinstance(authorizer, LocalAuthorizer):

@@ -1,0 +1,1 @@
+"""k1s.server.apiserver.authn.oidc: see docs/ARCHITECTURE.md."""
