@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "agent": ("k1s.cli.agent", "run a node"),
     "token": ("k1s.cli.token", "make, list, delete and rotate the tokens that machines join with"),
     "node": ("k1s.cli.node", "free a node's name"),
+    "secrets-encrypt": ("k1s.cli.secrets_encrypt", "encrypt Secrets at rest, exchange the keys"),
     "kubectl": ("k1s.cli.passthrough", "the real kubectl, with the admin kubeconfig"),
     "helm": ("k1s.cli.passthrough", "the real helm, with the admin kubeconfig"),
     "ctr": ("k1s.cli.passthrough", "containerd's client, on k1s's containerd"),

@@ -160,6 +160,18 @@ class RestClient:
         reply = await self._send(method, path, (), body, content_type)
         return await reply.read()
 
+    async def lines(self, method: str, path: str) -> AsyncGenerator[bytes, None]:
+        """The lines of an answer that comes bit by bit. Raises ApiError."""
+        reply = await self._send(method, path, stream=True)
+        try:
+            rest = b""
+            async for chunk in reply.chunks():
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield line
+        finally:
+            await reply.close()
+
     async def pause(self, seconds: float) -> None:
         """Wait before another try: so long, or until servers that were away are back."""
         await self.transport.pause(self._clock, seconds)
@@ -227,6 +239,10 @@ def _error(status: int, body: bytes) -> ApiError:
         answer = None
     if isinstance(answer, dict) and answer.get("kind") == "Status":
         return ApiError.from_status({"code": status, **answer})
+    if status == 429:  # priority and fairness says so in plain text
+        return ApiError(
+            429, "TooManyRequests", "the server has received too many requests and has asked us to try again later", None
+        )
     text = body[:200].decode("utf-8", "replace").strip()
     return ApiError(status, "", f"the server answered {status}: {text}" if text else f"the server answered {status}")
 

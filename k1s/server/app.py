@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,6 +36,9 @@ from k1s.server.agent_process import AgentProcess
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
+from k1s.server.apiserver.encryption import app as encrypt
+from k1s.server.apiserver.encryption.rotation import Rotation
+from k1s.server.apiserver.encryption.store import EncryptedStore
 from k1s.server.apiserver.subresources.streams import Streams
 from k1s.server.bootstrap import ensure_defaults
 from k1s.server.certificates import ADMIN, FRONT_PROXY, ServerCertificates
@@ -81,7 +84,7 @@ async def run(
     clock: Clock = REAL_CLOCK,
 ) -> None:
     """Serve until cancelled. `step` is told of each finished step, `ready` once, when the node is Ready (or the API, without)."""
-    async with _store(config, clock) as store:
+    async with _store(config, clock) as store, _encryption(config, store, clock) as encryption:
         step("database open")
         address = config.advertise_address or default_address()
         certificates = ServerCertificates(config, clock, addresses=(host_name(), node_name, address))
@@ -90,12 +93,12 @@ async def run(
         except (PkiError, OSError) as error:
             raise StartError(str(error)) from error
         step("certificates valid")
-        await _serve(config, store, certificates, agent_argv, run_dir, node_name, address, step, ready, clock)
+        await _serve(config, encryption, certificates, agent_argv, run_dir, node_name, address, step, ready, clock)
 
 
 async def _serve(
     config: ServerConfig,
-    store: Store,
+    encryption: Rotation,
     certificates: ServerCertificates,
     agent_argv: Sequence[str],
     run_dir: Path,
@@ -105,7 +108,8 @@ async def _serve(
     ready: Callable[[str], None],
     clock: Clock,
 ) -> None:
-    server, client, security = _api_server(config, store, certificates, node_name, clock)
+    store = EncryptedStore(encryption.store, encryption.ring)
+    server, client, security = _api_server(config, store, certificates, node_name, clock, encrypt.paths(encryption))
     audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     pid_file = run_dir / "server.json"
@@ -113,6 +117,7 @@ async def _serve(
     try:
         async with Supervisor() as tasks:
             await tasks.start("api-server", server.run)
+            encryption.resume()
             server.admission = security.attach(server.informers, client, server.catalog, server.convert, server.dialer.connect)
             cut_off(server.informers, listener.drop)
             write_pid_file(pid_file)
@@ -154,7 +159,12 @@ async def _serve(
 
 
 def _api_server(
-    config: ServerConfig, store: Store, certificates: ServerCertificates, node_name: str, clock: Clock
+    config: ServerConfig,
+    store: Store,
+    certificates: ServerCertificates,
+    node_name: str,
+    clock: Clock,
+    paths: Mapping[str, Handler],
 ) -> tuple[ApiServer, RestClient, Security]:
     security = Security(config, clock, [certificates.service_account_key])
     kubelet_tls = certificates.client_context()
@@ -177,7 +187,7 @@ def _api_server(
         clock=clock,
         impersonate=security.impersonate,
         handlers={**security.handlers(), **Streams(lambda: kubelet_tls).handlers()},
-        paths={**security.paths(), **dict.fromkeys(PATHS, join), TUNNEL_PATH: tunnels.handle},
+        paths={**security.paths(), **paths, **dict.fromkeys(PATHS, join), TUNNEL_PATH: tunnels.handle},
         open_paths=(*PATHS, TUNNEL_PATH),
         proxy_identity=certificates.load_front_proxy,
         tunnels=tunnels,
@@ -255,6 +265,20 @@ async def _store(config: ServerConfig, clock: Clock) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _encryption(config: ServerConfig, store: Store, clock: Clock) -> AsyncIterator[Rotation]:
+    """What stored values are encrypted with."""
+    wanted, file = config.secrets_encryption, config.encryption_provider_config
+    try:
+        rotation = await encrypt.open_encryption(store, config.credentials_dir, clock, wanted=wanted, provider_config=file)
+    except (StoreError, OSError) as error:
+        raise StartError(f"encryption at rest: {error}") from error
+    try:
+        yield rotation
+    finally:
+        await rotation.close()
 
 
 async def _listen(handler: Handler, config: ServerConfig, certificates: ServerCertificates) -> http_server.Listener:

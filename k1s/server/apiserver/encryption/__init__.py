@@ -1,0 +1,1 @@
+"""Values encrypted at rest: Secrets, or whatever an EncryptionConfiguration lists."""
