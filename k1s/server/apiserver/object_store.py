@@ -151,6 +151,9 @@ class ObjectStore:
         """A page as it was at an older revision. Raises ApiError 410."""
         root = resource.storage_prefix
         try:
+            if volatile(resource):
+                # What a crash may have lost is not shown as if it had never been.
+                await self._store.history(root, after=revision, upto=revision)
             return await self._store.list(root + prefix, after=root + after if after else "", limit=limit, revision=revision)
         except Expired:
             raise expired("The resourceVersion for the provided list is too old.") from None
