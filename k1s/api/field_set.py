@@ -63,10 +63,8 @@ def insert(fields: FieldSet, path: Path) -> None:
 def has(fields: FieldSet, path: Path) -> bool:
     node: FieldSet | None = fields
     for element in path:
-        node = node.get(element) if node is not None else None
-        if node is None or (not node and element is not path[-1]):
-            return node is not None and element is path[-1]
-    return node is not None and _is_member(node)
+        node = node.get(element) if node else None
+    return node is not None and bool(path) and _is_member(node)
 
 
 def union(one: FieldSet, other: FieldSet) -> FieldSet:
@@ -155,15 +153,13 @@ def below(fields: FieldSet, element: str) -> FieldSet:
 
 
 def paths(fields: FieldSet, prefix: Path = ()) -> Iterator[Path]:
-    """Every path in the set, sorted."""
-    for element in sorted(fields):
-        if element == SELF:
-            continue
-        node = fields[element]
-        here = (*prefix, element)
-        if _is_member(node):
-            yield here
-        yield from paths(node, here)
+    """Every path in the set; of a level first its members, then what is below."""
+    elements = sorted(element for element in fields if element != SELF)
+    for element in elements:
+        if _is_member(fields[element]):
+            yield (*prefix, element)
+    for element in elements:
+        yield from paths(fields[element], (*prefix, element))
 
 
 def ordered(fields: FieldSet) -> FieldSet:

@@ -71,24 +71,25 @@ def item_schema(schema: Schema) -> Schema:
 def item_element(item: Any, schema: Schema) -> str:
     """The path element of an item of a granular list. TypeMismatch if it has none."""
     if schema.list_type == "set":
-        if isinstance(item, dict | list) or item is None:
-            shown = "null" if item is None else "a map" if isinstance(item, dict) else "a list"
-            raise TypeMismatch(f"associative list without keys has an element that's {shown} type")
+        if isinstance(item, dict):
+            raise TypeMismatch("associative list without keys has an element that's a map type")
+        if isinstance(item, list):
+            raise TypeMismatch("not supported: associative list with lists as elements")
+        if item is None:
+            raise TypeMismatch("associative list without keys has an element that's an explicit null")
         return value_element(item)
+    if item is None:
+        raise TypeMismatch("associative list with keys may not have a null element")
     if not isinstance(item, dict):
-        raise TypeMismatch(
-            "associative list with keys may not have null elements"
-            if item is None
-            else "associative list with keys may not have non-map elements"
-        )
+        raise TypeMismatch("associative list with keys may not have non-map elements")
     keys: dict[str, Any] = {}
     for name in schema.list_map_keys:
-        value = item.get(name)
-        if value is None:
-            known = item_schema(schema).properties.get(name)
-            value = known.default if known is not None else None
-        if value is not None:
-            keys[name] = value
+        if name in item:
+            keys[name] = item[name]
+            continue
+        known = item_schema(schema).properties.get(name)
+        if known is not None and known.default is not None:
+            keys[name] = known.default
     if not keys:
         names = " ".join(f'"{name}"' for name in schema.list_map_keys)
         text = f"associative list with keys has an element that omits all key fields [{names}]"
@@ -255,12 +256,47 @@ def _compare_lists(old: list[Any], new: list[Any], schema: Schema, out: Comparis
     new_elements, after, new_twice = index_items(new, schema)
     for element in dict.fromkeys((*old_elements, *new_elements)):
         if element in old_twice or element in new_twice:
-            one = [item for e, item in zip(old_elements, old, strict=True) if e == element]
-            other = [item for e, item in zip(new_elements, new, strict=True) if e == element]
-            if one != other:
-                (out.added if not one else out.removed if not other else out.modified)[element] = {}
+            _compare_twins(element, (old_elements, old), (new_elements, new), items, out)
         else:
             _compare(before.get(element, ABSENT), after.get(element, ABSENT), items, element, out)
+
+
+def _compare_twins(
+    element: str, old: tuple[list[str], list[Any]], new: tuple[list[str], list[Any]], items: Schema, out: Comparison
+) -> None:
+    """Items that stand twice on one side at least: those count as one, whole; a single one on the other side comes or goes."""
+    before, after = ([item for e, item in zip(*side, strict=True) if e == element] for side in (old, new))
+    if len(before) > 1 and len(after) > 1:
+        if before != after:
+            out.modified[element] = {}
+    elif len(before) > 1:
+        out.removed[element] = {}
+        if after:
+            out.added[element] = _whole(after[0], items)
+    else:
+        out.added[element] = {}
+        if before:
+            out.removed[element] = _whole(before[0], items)
+
+
+def reconcile(fields: FieldSet, schema: Schema) -> FieldSet:
+    """The set after a definition made something atomic that was not: who owned a part owns the whole."""
+    out: FieldSet = {}
+    changed = False
+    for element, node in fields.items():
+        if element == SELF or not node:
+            out[element] = node
+            continue
+        child = schema.child(element[2:]) if element.startswith("f:") else schema.items
+        if child is None or child.type == "any":
+            new = node
+        elif child.map_type == "atomic" or (child.type == "array" and child.list_type not in ("set", "map")):
+            new = {}
+        else:
+            new = reconcile(node, child)
+        out[element] = new
+        changed |= new is not node
+    return out if changed else fields
 
 
 def ensure_named(fields: FieldSet, schema: Schema) -> FieldSet:

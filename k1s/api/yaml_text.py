@@ -6,6 +6,7 @@ Called by: decode, configuration files that want the same dialect. Never does: i
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from typing import Any
@@ -31,18 +32,40 @@ def parse_int(text: str) -> int:
 
 def load_yaml(body: bytes | str) -> tuple[Any, list[str]]:
     """The (first) document as JSON values, and the paths of keys that stand twice. ValueError if it is not YAML."""
+    value, builder = _load(body)
+    return value, builder.duplicates
+
+
+def load_yaml_strictly(body: bytes | str) -> tuple[Any, list[str]]:
+    """The same, but keys that stand twice are told as Go's YAML does: `line 3: key "a" already set in map`."""
+    try:
+        value, builder = _load(body)
+    except YamlFault as fault:
+        raise ValueError(fault.brief) from None
+    return value, builder.complaints
+
+
+class YamlFault(ValueError):
+    """Text that is no YAML; `brief` is what Go's parser would say of it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"yaml: {error}")
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        self.brief = f"yaml: line {mark.line + 1}: {problem}" if mark is not None and problem else str(self)
+
+
+def _load(body: bytes | str) -> tuple[Any, _Builder]:
     import yaml
 
     loader = _loader()(body)
     try:
         node = loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
-        raise ValueError(f"yaml: {error}") from None
+        raise YamlFault(error) from None
     finally:
         loader.dispose()
     builder = _Builder(loader)
-    value = None if node is None else builder.build(node, "", 0)
-    return value, builder.duplicates
+    return None if node is None else builder.build(node, "", 0), builder
 
 
 @cache
@@ -72,6 +95,7 @@ class _Builder:
 
     def __init__(self, loader: Any) -> None:
         self.duplicates: list[str] = []
+        self.complaints: list[str] = []
         self._count = 0
 
     def build(self, node: Any, path: str, depth: int) -> Any:
@@ -97,9 +121,13 @@ class _Builder:
                 raise ValueError("yaml: a mapping or a list cannot be the key of a field")
             key = _key_text(self._scalar(key_node), key_node.value)
             below = f"{path}.{key}" if path else key
-            if key in out and below not in self.duplicates:
+            again = key in out
+            if again and below not in self.duplicates:
                 self.duplicates.append(below)
             out[key] = self.build(value_node, below, depth + 1)
+            if again:
+                # The value's line, and after what is wrong inside of it.
+                self.complaints.append(f"line {value_node.start_mark.line + 1}: key {json.dumps(key)} already set in map")
         return merged | out if merged else out
 
     def _merge(self, node: Any, path: str, depth: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from k1s.api.clone import clone
+from k1s.api.decode import go_kind
 from k1s.api.errors import ApiError, bad_request, request_entity_too_large
 from k1s.api.patch.merge import same
 
@@ -20,14 +21,20 @@ MAX_OPERATIONS = 10_000
 # What all "copy" operations of a patch may add up to: as upstream, the size a request may have.
 MAX_COPIED_BYTES = 3 * 1024 * 1024
 
-_REJECTED = "the server rejected our request due to an error in our request"
 _KINDS = ("add", "remove", "replace", "move", "copy", "test")
+_FIELDS = {"op": str, "path": str, "from": str, "value": object}
+
+
+class Rejected(ApiError):
+    """422 as upstream answers a patch that does not apply; `detail` is what is wrong, which it keeps to itself."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(422, "Invalid", "the server rejected our request due to an error in our request", {})
+        self.detail = detail
 
 
 def rejected(detail: str) -> ApiError:
-    """422 as upstream words a patch that does not apply, and what is wrong with it as the cause."""
-    cause = {"reason": "UnexpectedServerResponse", "message": detail, "field": "patch"}
-    return ApiError(422, "Invalid", _REJECTED, {"causes": [cause]})
+    return Rejected(detail)
 
 
 class _Fault(Exception):
@@ -58,6 +65,24 @@ def apply_json_patch(doc: Object, operations: Any) -> Object:
         except _Fault as fault:
             raise rejected(str(fault)) from None
     return out
+
+
+def operation_faults(operations: list[Any]) -> tuple[str, list[str]]:
+    """(why it cannot be decoded, or "", in Go's words; the paths of fields that no operation has)."""
+    unknown: list[str] = []
+    for index, operation in enumerate(operations):
+        if operation is None:
+            continue
+        if not isinstance(operation, dict):
+            return f"json: cannot unmarshal {go_kind(operation)} into Go value of type handlers.jsonPatchOp", []
+        for field, value in operation.items():
+            wanted = _FIELDS.get(field)
+            if wanted is None:
+                unknown.append(f"[{index}].{field}")
+            elif value is not None and not isinstance(value, wanted):
+                text = f"json: cannot unmarshal {go_kind(value)} into Go struct field jsonPatchOp.{field} of type string"
+                return text, []
+    return "", unknown
 
 
 def parse_pointer(pointer: Any) -> list[str]:

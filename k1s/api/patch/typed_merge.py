@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from k1s.api.field_set import FieldSet, Path, below, field_element, member, path_text
+from k1s.api.go_text import kind, plain, syntax
 from k1s.api.schema import Schema
 from k1s.api.typed import (
     ABSENT,
@@ -114,58 +113,69 @@ def remove_items(value: Any, fields: FieldSet, schema: Schema) -> Any:
     return value
 
 
-def check_applied(value: Any, schema: Schema, path: Path = ()) -> None:
-    """Is the configuration well formed, lists without duplicates? TypeMismatch as upstream words it."""
+def check_applied(value: Any, schema: Schema) -> list[str]:
+    """What is wrong with a configuration: unknown fields, wrong types, duplicates in lists; as upstream words it."""
+    faults: list[str] = []
+    _check(value, schema, (), faults)
+    return faults
+
+
+def _fault(path: Path, text: str) -> str:
+    return f"{path_text(path)}: {text}" if path else text
+
+
+def _check(value: Any, schema: Schema, path: Path, faults: list[str]) -> None:
     if value is None or schema.type == "any":
         return
     if schema.type == "object":
         if not isinstance(value, dict):
-            raise TypeMismatch(f"{path_text(path)}: expected map, got {_shown(value)}")
+            faults.append(_fault(path, f"expected map, got &{{{plain(value)}}}"))
+            return
         for field, child in value.items():
             known = schema.child(field)
             here = (*path, field_element(field))
-            if known is None:
-                if not schema.preserve_unknown:
-                    raise TypeMismatch(f"{path_text(here)}: field not declared in schema")
-                continue
-            check_applied(child, known, here)
+            if known is not None:
+                _check(child, known, here, faults)
+            elif not schema.preserve_unknown:
+                # Upstream looks no further in this map.
+                faults.append(_fault(here, "field not declared in schema"))
+                return
     elif schema.type == "array":
         if not isinstance(value, list):
-            raise TypeMismatch(f"{path_text(path)}: expected list, got {_shown(value)}")
-        _check_list(value, schema, path)
+            faults.append(_fault(path, f"expected list, got &{{{plain(value)}}}"))
+            return
+        _check_list(value, schema, path, faults)
     else:
-        _check_scalar(value, schema, path)
+        wrong = _wrong_scalar(value, schema)
+        if wrong:
+            faults.append(_fault(path, wrong))
 
 
-def _check_list(value: list[Any], schema: Schema, path: Path) -> None:
+def _check_list(value: list[Any], schema: Schema, path: Path, faults: list[str]) -> None:
     seen: set[str] = set()
+    granular = is_granular_list(value, schema)
     for index, item in enumerate(value):
         element = f"i:{index}"
-        if is_granular_list(value, schema):
+        if granular:
             try:
                 element = item_element(item, schema)
             except TypeMismatch as fault:
-                raise TypeMismatch(f"{path_text(path)}: element {index}: {fault}") from None
+                faults.append(_fault(path, f"element {index}: {fault}"))
+                return
             if element in seen:
-                raise TypeMismatch(f"{path_text(path)}: duplicate entries for key {path_text((element,))}")
+                faults.append(_fault(path, f"duplicate entries for key {path_text((element,))}"))
             seen.add(element)
-        check_applied(item, item_schema(schema), (*path, element))
+        _check(item, item_schema(schema), (*path, element), faults)
 
 
-def _check_scalar(value: Any, schema: Schema, path: Path) -> None:
+def _wrong_scalar(value: Any, schema: Schema) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    wrong = ""
     if schema.type == "string" and not isinstance(value, str):
-        wrong = "string"
-    elif schema.type in ("integer", "number") and not number:
-        wrong = "numeric (int or float)"
-    elif schema.type == "boolean" and not isinstance(value, bool):
-        wrong = "boolean"
-    elif isinstance(value, dict | list):
-        wrong = "scalar"
-    if wrong:
-        raise TypeMismatch(f"{path_text(path)}: expected {wrong}, got {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    return orjson.dumps(value).decode()
+        return f"expected string, got &value.valueUnstructured{{Value:{syntax(value)}}}"
+    if schema.type in ("integer", "number") and not number:
+        return f"expected numeric (int or float), got {kind(value)}"
+    if schema.type == "boolean" and not isinstance(value, bool):
+        return f"expected boolean, got &{{{plain(value)}}}"
+    if isinstance(value, dict | list):
+        return f"expected any scalar, got &{{{plain(value)}}}"
+    return ""

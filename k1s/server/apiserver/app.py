@@ -313,7 +313,7 @@ class ApiServer:
             raise error from None
 
     def generated_name(self, base: str) -> str:
-        from k1s.server.apiserver.writes import generated
+        from k1s.server.apiserver.write_meta import generated
 
         return generated(base)
 

@@ -5,19 +5,38 @@ Owns: Call, the reading of write options and of bodies. Called by: handlers, sub
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import Resource, Subresource
-from k1s.api.decode import check_types, decode_json, decode_yaml
-from k1s.api.errors import FieldError, bad_request, invalid, request_entity_too_large
+from k1s.api.decode import check_types, decode_json, decode_yaml, go_kind
+from k1s.api.errors import (
+    ApiError,
+    FieldError,
+    GoText,
+    bad_request,
+    invalid,
+    invalid_value,
+    not_supported,
+    request_entity_too_large,
+    too_long,
+)
+from k1s.api.managed_fields import MANAGER_LENGTH, manager_from_user_agent
 from k1s.api.protobuf import decode_protobuf
 from k1s.api.prune import prune
 from k1s.api.schema import Schema, schema_for
+from k1s.api.strict import (
+    duplicate_field,
+    in_document_order,
+    sorted_unknown,
+    strict_decoding_error,
+    unknown_field,
+)
 from k1s.base.http import BodyTooLarge, Request
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
-from k1s.server.apiserver.negotiation import PROTOBUF, YAML, body_form
+from k1s.server.apiserver.negotiation import JSON, PROTOBUF, YAML, body_form
 from k1s.storage.interface import Origin
 
 if TYPE_CHECKING:
@@ -26,7 +45,6 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 MAX_BODY = 3 * 1024 * 1024
-_MANAGER_LENGTH = 128
 # What upstream's scheme is called in messages.
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
@@ -70,28 +88,23 @@ class Call:
         self.pending: list[Callable[[], None]] = []
         self.origin = Origin(user.name, info.verb, request.context.get("cause", 0))
 
-    def options(self, kind: str) -> None:
-        """Read dryRun, fieldManager, fieldValidation and force from the query. Raises ApiError 422."""
-        dry_run: list[str] = []
-        for key, value in self.request.query:
-            if key == "fieldManager":
-                self.manager = value
-            elif key == "fieldValidation":
-                self.field_validation = value or "Warn"
-            elif key == "dryRun":
-                dry_run.append(value)
-            elif key == "force":
-                self.force = value.lower() not in ("0", "false", "")
-        errors: list[FieldError] = dry_run_errors(dry_run)
+    def options(self, kind: str, errors: Sequence[FieldError] = ()) -> None:
+        """Read dryRun, fieldManager, fieldValidation and force from the query. Raises ApiError 422, also for `errors`."""
+        if not self.request.query and not errors:
+            if kind != "PatchOptions":
+                self.manager = self.agent()
+            return
+        dry_run = self.request.params("dryRun")
+        self.manager = self.request.param("fieldManager")
+        self.field_validation = self.request.param("fieldValidation") or "Warn"
+        force = self.request.params("force")
+        # As Go reads a boolean of a query: there and not denied.
+        self.force = bool(force) and force[0].lower() not in ("0", "false")
         self.dry_run = bool(dry_run)
+        errors = [*errors, *manager_errors(self.manager)]
+        errors += dry_run_errors(dry_run)
         if self.field_validation not in ("Ignore", "Warn", "Strict"):
-            errors.append(_unsupported("fieldValidation", self.field_validation, ("", "Ignore", "Strict", "Warn")))
-        if len(self.manager) > _MANAGER_LENGTH:
-            errors.append(FieldError("FieldValueTooLong", "fieldManager", f"may not be more than {_MANAGER_LENGTH} bytes"))
-        elif not self.manager.isprintable():
-            errors.append(
-                FieldError("FieldValueInvalid", "fieldManager", "should only contain printable characters", self.manager)
-            )
+            errors.append(not_supported("fieldValidation", self.field_validation, ("", "Ignore", "Strict", "Warn")))
         if errors:
             raise invalid(kind, "meta.k8s.io", "", errors)
         if not self.manager and kind != "PatchOptions":
@@ -124,33 +137,44 @@ class Call:
 
     def agent(self) -> str:
         """The client's name as its User-Agent begins."""
-        return self.request.headers.get("User-Agent", "").partition("/")[0][:_MANAGER_LENGTH] or "unknown"
+        return manager_from_user_agent(self.request.headers.get("User-Agent", ""))
 
     async def body(self) -> bytes:
         return await read_body(self.request)
 
     async def object(self, resource: Resource) -> Object:
         """The body as an object of `resource`: decoded, its types checked, unknown fields treated as asked."""
-        data = await self.body()
-        obj, duplicates = decode_body(data, body_form(self.request))
+        data, form = await self.body(), body_form(self.request)
+        obj, complaints = decode_body(data, form, resource.kind)
         check_kind(obj, resource, self.server)
-        self.typed(obj, resource, duplicates)
+        self.typed(obj, resource, complaints, body=data if form == JSON else b"")
         return obj
 
-    def typed(self, obj: Object, resource: Resource, duplicates: Sequence[str] = (), schema: Schema | None = None) -> None:
-        """Check types and unknown fields of a decoded object, in place. Raises ApiError 400."""
+    def typed(
+        self,
+        obj: Object,
+        resource: Resource,
+        complaints: Sequence[str] = (),
+        schema: Schema | None = None,
+        body: bytes = b"",
+    ) -> None:
+        """Check types and unknown fields of a decoded object, in place; `body` is its JSON, if it was. Raises ApiError 400."""
         if schema is None:
             schema = schema_for(resource)
         check_types(obj, schema)
         unknown = prune(obj, schema)
-        if (unknown or duplicates) and self.field_validation != "Ignore":
-            faults = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
+        if (unknown or complaints) and self.field_validation != "Ignore":
+            if resource.custom or not body:
+                found = [*complaints, *sorted_unknown(unknown)]
+            elif complaints and unknown:
+                found = in_document_order(body, schema)
+            else:
+                found = [*complaints, *map(unknown_field, unknown)]
             if self.field_validation == "Strict":
                 kind, version = resource.kind, resource.version
-                raise bad_request(
-                    f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(faults)}'
-                )
-            self.warnings += faults
+                text = strict_decoding_error(found)
+                raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
+            self.warnings += found
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}
 
@@ -173,16 +197,28 @@ async def read_body(request: Request) -> bytes:
         raise request_entity_too_large(f"limit is {MAX_BODY}") from None
 
 
-def decode_body(data: bytes, form: str) -> tuple[Object, list[str]]:
-    """The object and the paths of fields that were there twice. Raises ApiError 400."""
-    if form == PROTOBUF:
-        return decode_protobuf(data), []
-    if not data.strip():
-        raise bad_request("unexpected end of JSON input" if form != YAML else "the body is empty")
-    obj, duplicates = decode_yaml(data) if form == YAML else decode_json(data)
-    if not isinstance(obj, dict):
-        raise bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct")
-    return obj, duplicates
+def decode_body(data: bytes, form: str, kind: str = "") -> tuple[Object, list[str]]:
+    """The object, and complaints about what stands in it twice. `kind` is what it should be. Raises ApiError 400."""
+    try:
+        if form == PROTOBUF:
+            return decode_protobuf(data), []
+        if form == YAML:
+            return decode_yaml(data)
+        obj, twice = decode_json(data)
+        return obj, list(map(duplicate_field, twice)) if twice else twice
+    except ApiError as error:
+        if kind:
+            error.message = f"the object provided is unrecognized (must be of type {kind}): {error.message} ({_summary(data)})"
+        raise
+
+
+def _summary(data: bytes) -> str:
+    """The beginning of a body that is no object, as upstream shows it."""
+    if not data:
+        return "<empty>"
+    start = data[:30]
+    text = start.decode("utf-8", "replace") if data[:1] == b"{" else start.hex()
+    return f"{text} ..." if len(data) > len(start) else text
 
 
 def check_kind(obj: Object, resource: Resource, server: ApiServer, kind: str = "") -> None:
@@ -191,31 +227,51 @@ def check_kind(obj: Object, resource: Resource, server: ApiServer, kind: str = "
     for key in ("apiVersion", "kind"):
         if not isinstance(obj.get(key) or "", str):
             raise bad_request(
-                f"couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field .{key} of type string"
+                f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: "
+                f"json: cannot unmarshal {go_kind(obj[key])} into Go struct field .{key} of type string"
             )
+    why = kind_fault(obj, resource, server, kind)
+    if why.startswith("the API version"):
+        raise bad_request(why)
+    if why:
+        raise bad_request(
+            f'{obj["kind"]} in version "{obj["apiVersion"].rpartition("/")[2]}" cannot be handled as a {kind}: {why}'
+        )
+
+
+def kind_fault(obj: Object, resource: Resource, server: ApiServer, kind: str = "") -> str:
+    """Fill in apiVersion and kind; why the object is not what it should be, or ""."""
+    kind = kind or resource.kind
+    for key in ("apiVersion", "kind"):
+        if not isinstance(obj.get(key) or "", str):
+            return f"json: cannot unmarshal {go_kind(obj[key])} into Go struct field .{key} of type string"
     version = obj.get("apiVersion") or resource.api_version
     given = obj.get("kind") or kind
-    if given != kind:
-        short = version.rpartition("/")[2]
-        if server.catalog.by_api_version(version, given) is None:
-            why = f'no kind "{given}" is registered for version "{version}" in scheme "{_SCHEME}"'
-        else:
-            package = (resource.group or "core").partition(".")[0]
-            why = f"converting ({short}.{given}) to ({package}.{kind}): unknown conversion"
-        raise bad_request(f'{given} in version "{short}" cannot be handled as a {kind}: {why}')
-    if version != resource.api_version:
-        raise bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
-        )
     obj["apiVersion"], obj["kind"] = version, given
+    if given == kind and version == resource.api_version:
+        return ""
+    if given != kind or not resource.custom:
+        if server.catalog.by_api_version(version, given) is None:
+            return f'no kind "{given}" is registered for version "{version}" in scheme "{_SCHEME}"'
+        if given != kind:
+            package = (resource.group or "core").partition(".")[0]
+            return f"converting ({version.rpartition('/')[2]}.{given}) to ({package}.{kind}): unknown conversion"
+    return f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+
+
+def manager_errors(manager: str, field: str = "fieldManager") -> list[FieldError]:
+    if len(manager.encode("utf-8", "replace")) > MANAGER_LENGTH:
+        return [too_long(field, MANAGER_LENGTH)]
+    if manager.isprintable():
+        return []
+    return [
+        invalid_value(field, manager, f"invalid character U+{ord(character):04X} (at position {position})")
+        for position, character in enumerate(manager)
+        if not character.isprintable()
+    ]
 
 
 def dry_run_errors(values: Sequence[str]) -> list[FieldError]:
     if all(value == "All" for value in values):
         return []
-    return [_unsupported("dryRun", next(v for v in values if v != "All"), ("All",))]
-
-
-def _unsupported(field: str, value: str, supported: Sequence[str]) -> FieldError:
-    names = ", ".join(f'"{name}"' for name in supported)
-    return FieldError("FieldValueNotSupported", field, f"supported values: {names}", value)
+    return [not_supported("dryRun", GoText("[]string{" + ", ".join(map(json.dumps, values)) + "}"), ("All",))]

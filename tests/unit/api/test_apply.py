@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from k1s.api.catalog import builtin
 from k1s.api.clone import clone
 from k1s.api.errors import ApiError
-from k1s.api.managed_fields import track
+from k1s.api.ownership import track
 from k1s.api.patch import apply as ssa
 from k1s.api.schema import Schema, schema_for, structural
 
@@ -308,7 +308,7 @@ def test_migration_from_client_side_apply() -> None:
     cluster.apply("kubectl", data(x="2"))
     assert cluster.live is not None and cluster.live["data"] == {"x": "2"}
     last = json.loads(cluster.live["metadata"]["annotations"][ssa.LAST_APPLIED])
-    assert last == {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "annotations": {}}, "data": {"x": "2"}}
+    assert last == {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"x": "2"}}
     assert cluster.live["metadata"]["annotations"][ssa.LAST_APPLIED].endswith("\n")
 
 
@@ -325,7 +325,17 @@ def test_migration_still_sees_others_changes() -> None:
         ({"apiVersion": "v9"}, "Incorrect version specified in apply patch. Specified patch version: v9, expected: apps/v1"),
         ({"metadata": {"managedFields": []}}, "metadata.managedFields must be nil"),
         ({"spec": {"foo": 1}}, UNTYPED + ".spec.foo: field not declared in schema"),
-        ({"spec": {"replicas": "1"}}, UNTYPED + '.spec.replicas: expected numeric (int or float), got "1"'),
+        ({"spec": {"replicas": "1"}}, UNTYPED + '.spec.replicas: expected numeric (int or float), got string'),
+        (
+            {"spec": {"foo": 1, "bar": 2, "template": 1}, "metadata": {"labels": {"a": 3}}},
+            UNTYPED + "errors:\n  .spec.foo: field not declared in schema\n"
+            "  .metadata.labels.a: expected string, got &value.valueUnstructured{Value:3}",
+        ),
+        (
+            {"spec": {"template": {"spec": {"containers": "a"}}}},
+            UNTYPED + ".spec.template.spec.containers: expected list, got &{a}",
+        ),
+        ({"spec": {"paused": {"a": [1]}}}, UNTYPED + ".spec.paused: expected boolean, got &{map[a:[1]]}"),
         (
             {"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}},
             UNTYPED + ".spec.template.spec.containers: "

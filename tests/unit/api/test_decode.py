@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from k1s.api import decode
+from k1s.api import decode, strict
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
+from k1s.api.json_text import parse_json
 from k1s.api.prune import prune
 from k1s.api.schema import schema_for, schema_for_kind, structural
 
@@ -194,7 +195,7 @@ def test_only_the_first_document_counts() -> None:
 
 
 def test_yaml_duplicates_and_faults() -> None:
-    assert decode.decode_yaml(b"spec:\n  a: 1\n  a: 2\n") == ({"spec": {"a": 2}}, ["spec.a"])
+    assert decode.decode_yaml(b"spec:\n  a: 1\n  a: 2\n") == ({"spec": {"a": 2}}, ['line 3: key "a" already set in map'])
     bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
     for text in (b"a: [", b"- 1", bomb.encode(), b"x: .inf"):
         with pytest.raises(ApiError) as caught:
@@ -202,9 +203,61 @@ def test_yaml_duplicates_and_faults() -> None:
         assert caught.value.code == 400
 
 
+# A body with every kind of fault, and what Go's decoder complains of, in the order of the text.
+FAULTY = b"""{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "nameX": 1},
+ "spec": {"unknown": {"deep": 1}, "twice": 1, "twice": 2, "paused": true, "paused": false, "paused": true,
+  "template": {"metadata": {"labels": {"a": "b", "a": "c"}},
+   "spec": {"containers": [{"name": "x", "odd": 1, "image": "i", "image": "j"}]}}}}"""
+
+
+def test_complaints_in_the_order_of_the_text() -> None:
+    assert strict.in_document_order(FAULTY, schema_for(builtin("Deployment"))) == [
+        'unknown field "metadata.nameX"',
+        'unknown field "spec.unknown"',
+        'unknown field "spec.twice"',
+        'duplicate field "spec.paused"',
+        'duplicate field "spec.template.metadata.labels.a"',
+        'unknown field "spec.template.spec.containers[0].odd"',
+        'duplicate field "spec.template.spec.containers[0].image"',
+    ]
+
+
 def test_strict_text() -> None:
-    messages = decode.strict_messages(["spec.foo"], ["spec.a"])
-    assert decode.cannot_be_handled("Deployment", "v1", decode.strict_decoding_error(messages)).message == (
-        'Deployment in version "v1" cannot be handled as a Deployment: '
-        'strict decoding error: duplicate field "spec.a", unknown field "spec.foo"'
+    complaints = ['line 3: key "a" already set in map', 'line 5: key "b" already set in map', 'unknown field "c"']
+    assert strict.strict_decoding_error(complaints) == (
+        'strict decoding error: yaml: unmarshal errors:\n  line 3: key "a" already set in map\n'
+        '  line 5: key "b" already set in map, unknown field "c"'
     )
+    assert strict.sorted_unknown(["spec.b", "metadata.x", "a"]) == [
+        'unknown field "metadata.x"',
+        'unknown field "a"',
+        'unknown field "spec.b"',
+    ]
+
+
+# As Go's decoder words what it cannot read.
+BROKEN_JSON = [
+    (b"", "unexpected end of JSON input"),
+    (b'{"a":1', "unexpected end of JSON input"),
+    (b'{"a":1,}', "invalid character '}' looking for beginning of object key string"),
+    (b'{"a" 1}', "invalid character '1' after object key"),
+    (b'{"a":1 "b"}', "invalid character '\"' after object key:value pair"),
+    (b"[1 2]", "invalid character '2' after array element"),
+    (b"{} x", "invalid character 'x' after top-level value"),
+    (b'"\\q"', "invalid character 'q' in string escape code"),
+    (b"NaN", "invalid character 'N' looking for beginning of value"),
+    (b"[" * 3000 + b"]" * 3000, "exceeded max depth"),
+    (b"[" * 400 + b"]" * 400, "exceeded max depth"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BROKEN_JSON)
+def test_broken_json(body: bytes, message: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        decode.decode_json(body)
+    assert caught.value.message == f"couldn't get version/kind; json parse error: {message}"
+
+
+def test_what_go_lets_pass() -> None:
+    assert parse_json(b'{"a":"\xff\\ud800","n":99999999999999999999}') == {"a": "\ufffd\ufffd", "n": 1e20}
+    assert decode.decode_json(b"null") == ({}, [])

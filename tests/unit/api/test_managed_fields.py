@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from k1s.api import managed_fields as managed
 from k1s.api.catalog import builtin
 from k1s.api.clone import clone
-from k1s.api.managed_fields import keep_times, track
+from k1s.api.ownership import track
 from k1s.api.schema import schema_for
 
 Object = dict[str, Any]
@@ -179,17 +181,6 @@ def test_old_updaters_share_one_entry() -> None:
     assert set(entries[0]["fieldsV1"]["f:data"]) == {".", "f:k0", "f:k1", "f:k2", "f:k3", "f:k4"}
 
 
-def test_keep_times() -> None:
-    live = with_entries(DEPLOYMENT, follow(None, DEPLOYMENT, "one"))
-    again = with_entries(DEPLOYMENT, follow(None, DEPLOYMENT, "one", "t9"))
-    keep_times(live, again)
-    assert again == live
-    again["spec"]["replicas"] = 5
-    again["metadata"]["managedFields"] = follow(None, DEPLOYMENT, "one", "t9")
-    keep_times(live, again)
-    assert again["metadata"]["managedFields"][0]["time"] == "t9"
-
-
 def test_round_trip() -> None:
     entries = follow(None, DEPLOYMENT, "one")
     assert managed.encode(managed.decode(entries)) == entries
@@ -198,3 +189,21 @@ def test_round_trip() -> None:
 def test_user_agent() -> None:
     assert managed.manager_from_user_agent("kubectl/v1.37.1 (linux/amd64)") == "kubectl"
     assert managed.manager_from_user_agent("a\x00b") == "ab"
+    assert managed.manager_from_user_agent("ö" * 100) == "ö" * 64
+    assert managed.manager_from_user_agent("") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"operation": "Wibble"}, "operation must be `Apply` or `Update`"),
+        ({"apiVersion": ""}, "apiVersion must not be empty"),
+        ({"fieldsType": ""}, "missing fieldsType in managed fields entry 0"),
+        ({"fieldsType": "V2"}, 'invalid fieldsType "V2" in managed fields entry 0'),
+        ({"fieldsV1": {"x:y": {}}}, "unknown kind of path element: x:y"),
+        ({}, ""),
+    ],
+)
+def test_broken_records(change: Object, fault: str) -> None:
+    (entry,) = follow(None, DEPLOYMENT, "one")
+    assert managed.fault_of([{**entry, **change}]) == fault

@@ -38,8 +38,7 @@ def patched(case: dict[str, Any]) -> Any:
         else:
             out = apply_strategic_patch(doc, case["patch"], schema_for(builtin(case["kind"])))
     except ApiError as error:
-        causes = [cause["message"] for cause in (error.details or {}).get("causes", ())]
-        return {"refused": {"code": error.code, "message": causes[0] if causes else error.message}}
+        return {"refused": {"code": error.code, "message": getattr(error, "detail", error.message)}}
     assert doc == case["doc"], "the original must not change"
     return {"result": out}
 

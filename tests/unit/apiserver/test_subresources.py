@@ -25,7 +25,12 @@ async def test_scale(api: Api) -> None:
     bad = await api("PATCH", f"{DEPLOYMENTS}/d/scale", {"spec": {"replicas": -1}}, type=MERGE)
     assert bad.status == 422
     bad = await api("PATCH", f"{DEPLOYMENTS}/d/scale", {"spec": {"replicas": "x"}}, type=MERGE)
-    assert bad.status == 400
+    assert bad.status == 422 and "cannot unmarshal string" in bad.json["message"]
+    other = {**patched, "metadata": {**patched["metadata"], "uid": "other"}}
+    answer = await api("PUT", f"{DEPLOYMENTS}/d/scale", other)
+    assert answer.status == 409 and answer.json["message"].startswith(
+        'Operation cannot be fulfilled on deployments/scale.apps "d": Precondition failed: UID in precondition: other, UID in '
+    )
 
 
 def binding(name: str, node: str) -> Object:

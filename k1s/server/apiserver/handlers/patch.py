@@ -1,29 +1,43 @@
-"""PATCH: JSON patch, merge patch, strategic merge patch, and server-side apply (which also creates).
+"""PATCH: JSON patch, merge patch, strategic merge patch; server-side apply is passed on to handlers/apply.
 
-Owns: handle, handle_status, apply_patch. Called by: registry, subresources. Never does: the patching itself (api/patch).
+Owns: handle, handle_status, patch, Patch. Called by: registry, subresources. Never does: the patching itself (api/patch).
+Upstream: apiserver/pkg/endpoints/handlers/patch.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from k1s.api.clone import clone
-from k1s.api.decode import decode_json, decode_yaml
-from k1s.api.errors import ApiError, FieldError, bad_request, invalid, not_found, unsupported_media_type
-from k1s.api.patch.apply import apply
-from k1s.api.patch.json import apply_json_patch
+from k1s.api.decode import duplicate_fields, find_type_error, go_kind
+from k1s.api.errors import (
+    ApiError,
+    FieldError,
+    GoText,
+    bad_request,
+    forbidden_field,
+    invalid,
+    invalid_value,
+    required,
+    unsupported_media_type,
+)
+from k1s.api.go_text import plain
+from k1s.api.json_text import check_depth, parse_json
+from k1s.api.patch.json import MAX_OPERATIONS, apply_json_patch, operation_faults
 from k1s.api.patch.merge import apply_merge_patch
 from k1s.api.patch.strategic import apply_strategic_patch
+from k1s.api.prune import prune
 from k1s.api.schema import Schema, schema_for
-from k1s.base.clock import rfc3339
+from k1s.api.strict import duplicate_field, sorted_unknown, strict_decoding_error, unknown_field
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.answers import PARTIAL, TABLE, object_answer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
-from k1s.server.apiserver.call import Call, check_kind
+from k1s.server.apiserver.call import Call, kind_fault
 from k1s.server.apiserver.entries import Entry
+from k1s.server.apiserver.handlers.apply import apply_patch
 from k1s.server.apiserver.negotiation import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -32,15 +46,12 @@ from k1s.server.apiserver.negotiation import (
     accepted,
     patch_type,
 )
-from k1s.server.apiserver.writes import Reset, create_object, reset_main, reset_status, update_object
+from k1s.server.apiserver.writes import Reset, reset_main, reset_status, update_object
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
 
 Object = dict[str, Any]
-
-# Operations in one JSON patch (upstream's maxJSONPatchOperations).
-_MAX_OPERATIONS = 10000
 
 
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
@@ -53,21 +64,17 @@ async def handle_status(request: Request, info: RequestInfo, user: UserInfo, ser
 
 async def patch(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer, reset: Reset) -> Answer:
     call = Call(request, info, user, server)
+    kind = checked_type(call)
     media = accepted(request, TABLE, PARTIAL)
-    kind = patch_type(request)
-    call.options("PatchOptions")
-    _check_options(call, kind)
     body = await call.body()
+    patch_options(call, kind)
     if kind == APPLY_PATCH:
-        entry, created = await _apply(call, body, reset)
+        entry, created = await apply_patch(call, body, reset)
     else:
-        change = patcher(call, kind, body)
-        duplicates = decode_json(body)[1] if kind != JSON_PATCH else []
-        if not call.manager:
-            call.manager = call.agent()
+        change = Patch(call, kind, body)
 
         def produce(current: Object, entry: Entry) -> Object:
-            return patched(call, current, change, duplicates)
+            return change.typed(current)
 
         entry, created = await update_object(call, produce, reset=reset), False
     raw = await server.shown(call.resource, entry)
@@ -76,111 +83,119 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
     return object_answer(request, call.resource, raw, server.clock.now(), media=media, status=status, headers=headers)
 
 
-def _check_options(call: Call, kind: str) -> None:
+def checked_type(call: Call) -> str:
+    """The kind of patch. Raises ApiError 415."""
+    kind = patch_type(call.request)
     supported = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
     if not call.resource.custom:
         supported.insert(2, STRATEGIC_MERGE_PATCH)
     if kind not in supported:
         raise unsupported_media_type(supported)
+    return kind
+
+
+def patch_options(call: Call, kind: str) -> None:
+    """Read the query. Raises ApiError 422."""
     errors: list[FieldError] = []
     if kind == APPLY_PATCH:
-        if not call.manager:
-            errors.append(FieldError("FieldValueRequired", "fieldManager", "is required for apply patch"))
-    elif any(key == "force" for key, _ in call.request.query):
-        errors.append(FieldError("FieldValueForbidden", "force", "may not be specified for non-apply patch"))
-    if errors:
-        raise invalid("PatchOptions", "meta.k8s.io", "", errors)
+        if not call.request.param("fieldManager"):
+            errors.append(required("fieldManager", "is required for apply patch"))
+    elif call.request.query and call.request.params("force"):
+        errors.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    call.options("PatchOptions", errors)
+    if not call.manager:
+        call.manager = call.agent()
 
 
-def patcher(call: Call, kind: str, body: bytes, schema: Schema | None = None) -> Callable[[Object], Object]:
-    """The patch as a function from object to object. Raises ApiError 400 if it cannot be read."""
-    try:
-        document: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"error decoding patch: {error}") from None
-    if kind == JSON_PATCH:
-        if not isinstance(document, list):
-            raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-        if len(document) > _MAX_OPERATIONS:
-            raise ApiError(
-                413,
-                "RequestEntityTooLarge",
-                f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(document)}",
+class Patch:
+    """One patch, read once, to be laid over the object as often as the write has to be tried."""
+
+    def __init__(self, call: Call, kind: str, body: bytes, schema: Schema | None = None) -> None:
+        """`schema`: the type that is patched, where it is not the resource's. Raises ApiError 400, 413."""
+        self._call, self._kind = call, kind
+        self._schema = schema if schema is not None else schema_for(call.resource)
+        self._complaints: list[str] = []
+        try:
+            self._document = parse_json(body)
+            check_depth(self._document)
+        except ValueError:
+            raise bad_request("invalid JSON patch") from None
+        strict = call.field_validation != "Ignore"
+        self._change = self._json_patch(body, strict) if kind == JSON_PATCH else self._merging(body, strict)
+
+    def _json_patch(self, body: bytes, strict: bool) -> Callable[[Object], Any]:
+        operations = self._document
+        if operations is None:
+            operations = []
+        if not isinstance(operations, list):
+            target = "[]handlers.jsonPatchOp" if strict else "jsonpatch.Patch"
+            start = "error decoding patch: " if strict else ""
+            raise bad_request(f"{start}json: cannot unmarshal {go_kind(operations)} into Go value of type {target}")
+        fault, unknown = operation_faults(operations)
+        if fault:
+            raise bad_request(f"error decoding patch: {fault}")
+        if len(operations) > MAX_OPERATIONS:
+            text = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
+            raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {text}")
+        if strict:
+            twice = duplicate_fields(body)
+            self._complaints = [f"json patch {text}" for text in (*map(unknown_field, unknown), *map(duplicate_field, twice))]
+        operations = [operation or {} for operation in operations]
+        return lambda obj: apply_json_patch(obj, operations)
+
+    def _merging(self, body: bytes, strict: bool) -> Callable[[Object], Any]:
+        document = self._document
+        if not isinstance(document, dict):
+            start = "error decoding patch: " if self._kind == MERGE_PATCH else ""
+            raise bad_request(
+                f"{start}json: cannot unmarshal {go_kind(document)} into Go value of type map[string]interface {{}}"
             )
-        return lambda obj: _object(apply_json_patch(obj, document))
-    if not isinstance(document, dict):
-        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
-    if kind == MERGE_PATCH:
-        return lambda obj: _object(apply_merge_patch(obj, document))
-    types = schema if schema is not None else schema_for(call.resource)
-    return lambda obj: _object(apply_strategic_patch(obj, document, types))
+        if strict:
+            self._complaints = [duplicate_field(path) for path in duplicate_fields(body)]
+        if self._kind == MERGE_PATCH:
+            return lambda obj: apply_merge_patch(obj, document)
+        return lambda obj: apply_strategic_patch(obj, document, self._schema)
 
+    def plain(self, current: Object) -> Object:
+        """The patched object, unchecked. Raises ApiError 400, 422."""
+        out = self._change(current)
+        if not isinstance(out, dict):
+            raise self._invalid(out, f"json: cannot unmarshal {go_kind(out)} into Go value of type map[string]interface {{}}")
+        return clone(out) if out is current else out
 
-def _object(value: Any) -> Object:
-    if not isinstance(value, dict):
-        raise bad_request("the patched document is not an object")
-    return value
-
-
-def patched(call: Call, current: Object, change: Callable[[Object], Object], duplicates: Sequence[str] = ()) -> Object:
-    """The current object, patched, with everything checked that a client could have broken."""
-    out = change(current)
-    if out is current:
-        out = clone(out)
-    if not isinstance(out.get("metadata"), dict):
-        out["metadata"] = {}
-    check_kind(out, call.resource, call.server)
-    call.warnings.clear()
-    call.typed(out, call.resource, duplicates)
-    return out
-
-
-async def _apply(call: Call, body: bytes, reset: Reset) -> tuple[Entry, bool]:
-    """Server-side apply. Returns the object and whether it is new."""
-    applied, duplicates = _decode_apply(body)
-    check_kind(applied, call.resource, call.server)
-    call.typed(applied, call.resource, duplicates)
-    meta = applied["metadata"]
-    if meta.get("managedFields"):
-        raise bad_request("metadata.managedFields must be nil")
-    if (meta.get("name") or call.name) != call.name:
-        raise bad_request(f"the name of the object ({meta['name']}) does not match the name on the URL ({call.name})")
-    warnings = list(call.warnings)
-    schema = schema_for(call.resource)
-
-    def merged(live: Object | None) -> Object:
-        out = apply(
-            live,
-            clone(applied),
-            manager=call.manager,
-            force=call.force,
-            schema=schema,
-            api_version=call.resource.api_version,
-            now=rfc3339(call.server.clock.now()),
-            subresource=call.info.subresource,
-        )
-        call.warnings[:] = warnings
+    def typed(self, current: Object) -> Object:
+        """The patched object, with everything checked that a client could have broken. Raises ApiError 400, 422."""
+        call = self._call
+        out = self.plain(current)
+        fault = ""
+        if self._kind == STRATEGIC_MERGE_PATCH:
+            # Upstream patches a value of the Go type: what it is cannot change.
+            out["apiVersion"], out["kind"] = current.get("apiVersion"), current.get("kind")
+        else:
+            fault = kind_fault(out, call.resource, call.server)
+        self.check(out, fault)
+        if not isinstance(out.get("metadata"), dict):
+            out["metadata"] = {}
         return out
 
-    for _ in range(2):
-        found = await call.server.objects.find(call.stored, call.namespace, call.name)
-        if found is not None:
-            return await update_object(call, lambda current, entry: merged(current), reset=reset, applied=True), False
-        if reset is not reset_main or meta.get("uid"):
-            break
-        await call.may_create()
-        try:
-            return await create_object(call, merged(None), applied=True), True
-        except ApiError as error:
-            # Somebody created it meanwhile: apply to that.
-            if error.reason != "AlreadyExists":
-                raise
-    raise not_found(call.stored.plural, call.stored.group, call.name)
+    def check(self, out: Object, fault: str = "") -> None:
+        """Types and unknown fields, in place. Raises ApiError 422."""
+        call = self._call
+        shown = orjson.dumps(out) if fault else b""
+        fault = fault or find_type_error(out, self._schema)
+        if fault:
+            raise self._invalid(out, fault, shown)
+        unknown = prune(out, self._schema)
+        call.warnings.clear()
+        if call.field_validation == "Ignore" or not (unknown or self._complaints):
+            return
+        found = [*self._complaints, *sorted_unknown(unknown)]
+        if call.field_validation == "Strict":
+            raise self._invalid(out, strict_decoding_error(found))
+        call.warnings += found
 
-
-def _decode_apply(body: bytes) -> tuple[Object, list[str]]:
-    text = body.lstrip()
-    obj, duplicates = decode_json(body) if text[:1] == b"{" else decode_yaml(body)
-    if not isinstance(obj, dict):
-        raise bad_request("error decoding YAML: the body is not an object")
-    return obj, duplicates
+    def _invalid(self, out: Any, fault: str, shown: bytes = b"") -> ApiError:
+        value: Any = (shown or orjson.dumps(out)).decode()
+        if self._kind == STRATEGIC_MERGE_PATCH:
+            value = GoText(orjson.dumps(plain(self._document)).decode())
+        return invalid("", "", "", [invalid_value("patch", value, fault)])

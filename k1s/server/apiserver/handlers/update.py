@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.clone import clone
-from k1s.api.errors import ApiError, bad_request, not_found
+from k1s.api.errors import ApiError
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.answers import PARTIAL, TABLE, object_answer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
@@ -16,7 +16,8 @@ from k1s.server.apiserver.call import Call
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.strategies.table import strategy_for
-from k1s.server.apiserver.writes import Reset, check_place, create_object, reset_main, reset_status, update_object
+from k1s.server.apiserver.write_meta import check_place, check_uid
+from k1s.server.apiserver.writes import Reset, create_object, reset_main, reset_status, update_object
 
 if TYPE_CHECKING:
     from k1s.server.apiserver.app import ApiServer
@@ -37,9 +38,6 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
     media = accepted(request, TABLE, PARTIAL)
     call.options("UpdateOptions")
     body = await call.object(call.resource)
-    name = body["metadata"].get("name")
-    if not name and not info.subresource:
-        raise bad_request("name must be provided")
     check_place(call, body["metadata"])
     status = 200
     first = [body]
@@ -52,8 +50,9 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
     try:
         entry = await update_object(call, produce, reset=reset)
     except ApiError as error:
-        if error.code != 404 or reset is not reset_main or not _creates(call, body):
+        if error.code != 404 or reset is not reset_main or not strategy_for(call.stored).create_on_update:
             raise
+        check_uid(call, body["metadata"], None)
         await call.may_create()
         entry = await create_object(call, body)
         status = 201
@@ -65,12 +64,3 @@ async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
 def _may_repeat(body: Object) -> bool:
     # With a resourceVersion a lost race is a conflict for the client to solve; only without one is the write tried again.
     return not body["metadata"].get("resourceVersion")
-
-
-def _creates(call: Call, body: Object) -> bool:
-    if not strategy_for(call.stored).create_on_update:
-        return False
-    if body["metadata"].get("uid"):
-        raise not_found(call.stored.plural, call.stored.group, call.name)
-    body["metadata"].pop("resourceVersion", None)
-    return True

@@ -6,19 +6,29 @@ Owns: get, update, patch. Called by: registry. Never does: scale anything (the k
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from k1s.api.catalog import Resource
 from k1s.api.clone import clone
-from k1s.api.errors import FieldError, bad_request, conflict, invalid
-from k1s.api.schema import schema_for_kind
+from k1s.api.errors import conflict, invalid, invalid_value
+from k1s.api.field_set import Path
+from k1s.api.ownership import track
+from k1s.api.patch.apply import apply
+from k1s.api.scale_fields import SCALE_VERSION, path_of, to_parent, to_scale
+from k1s.api.schema import Schema, schema_for_kind
 from k1s.api.selectors import labels_from
+from k1s.base.clock import rfc3339
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.answers import encoded
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
-from k1s.server.apiserver.call import Call, decode_body
+from k1s.server.apiserver.call import Call, check_kind, decode_body
 from k1s.server.apiserver.entries import Entry
-from k1s.server.apiserver.handlers.patch import patcher
-from k1s.server.apiserver.negotiation import APPLY_PATCH, accepted, body_form, patch_type
+from k1s.server.apiserver.field_owners import put as put_record
+from k1s.server.apiserver.handlers.apply import check_applied_kind, decode_applied, note_duplicates
+from k1s.server.apiserver.handlers.patch import Patch, checked_type, patch_options
+from k1s.server.apiserver.negotiation import APPLY_PATCH, JSON, accepted, body_form
+from k1s.server.apiserver.write_meta import check_place
 from k1s.server.apiserver.writes import View, update_object
 
 if TYPE_CHECKING:
@@ -71,20 +81,56 @@ async def get(request: Request, info: RequestInfo, user: UserInfo, server: ApiSe
 async def update(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
     call.options("UpdateOptions")
-    scale, _ = decode_body(await call.body(), body_form(request))
-    return await _write(call, lambda current: clone(scale))
+    data, form = await call.body(), body_form(request)
+    given, complaints = decode_body(data, form, "Scale")
+    check_kind(given, _as_scale(call), server)
+    call.typed(given, _as_scale(call), complaints, _schema(), data if form == JSON else b"")
+    return await _write(call, lambda scale: clone(given))
 
 
 async def patch(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
-    call.options("PatchOptions")
-    kind = patch_type(request)
+    kind = checked_type(call)
+    body = await call.body()
+    patch_options(call, kind)
     if kind == APPLY_PATCH:
-        raise bad_request("server-side apply is not supported for the scale subresource")
-    if not call.manager:
-        call.manager = call.agent()
-    change = patcher(call, kind, await call.body(), schema_for_kind("autoscaling", "v1", "Scale"))
-    return await _write(call, change)
+        applied, complaints = decode_applied(body)
+        check_applied_kind(applied, SCALE_VERSION, "Scale")
+
+        def merged(scale: Object) -> Object:
+            out = apply(
+                scale,
+                clone(applied),
+                manager=call.manager,
+                force=call.force,
+                schema=_schema(),
+                api_version=SCALE_VERSION,
+                now=rfc3339(server.clock.now()),
+                subresource="scale",
+                reset_fields=(),
+            )
+            call.warnings.clear()
+            note_duplicates(call, complaints)
+            return out
+
+        return await _write(call, merged, applied=True)
+    change = Patch(call, kind, body, _schema())
+
+    def patched(scale: Object) -> Object:
+        out = change.plain(scale)
+        change.check(out)
+        return out
+
+    return await _write(call, patched)
+
+
+def _schema() -> Schema:
+    return schema_for_kind("autoscaling", "v1", "Scale")
+
+
+def _as_scale(call: Call) -> Resource:
+    """What messages call the body's type."""
+    return replace(call.resource, group="autoscaling", version="v1", kind="Scale", custom=False)
 
 
 def _paths(call: Call) -> Object | None:
@@ -94,13 +140,37 @@ def _paths(call: Call) -> Object | None:
     return found
 
 
-async def _write(call: Call, change: Callable[[Object], Object]) -> Answer:
-    paths = _paths(call)
+def _replicas_of(call: Call) -> dict[str, Path]:
+    """Where the replicas stand, by version of the kind."""
+    resource, server = call.resource, call.server
+    if not resource.custom:
+        return {resource.api_version: path_of(".spec.replicas")}
+    out: dict[str, Path] = {}
+    for row in server.catalog:
+        if row.custom and (row.group, row.plural) == (resource.group, resource.plural):
+            scale = (server.custom.version(row).get("subresources") or {}).get("scale") or {}
+            out[row.api_version] = path_of(scale.get("specReplicasPath") or "")
+    return out
+
+
+async def _write(call: Call, change: Callable[[Object], Object], applied: bool = False) -> Answer:
+    """`applied`: the change has noted who owns the replicas."""
+    paths, versions = _paths(call), _replicas_of(call)
+    now = rfc3339(call.server.clock.now())
 
     def produce(current: Object, entry: Entry) -> Object:
-        scale = change(scale_of(current, paths))
-        _check(call, scale, current)
-        put(current, scale)
+        scale, record = scale_of(current, paths), current["metadata"].get("managedFields")
+        put_record(scale["metadata"], to_scale(record, versions))
+        new = change(clone(scale))
+        _check(call, new, current)
+        if not applied:
+            options = {"schema": _schema(), "api_version": SCALE_VERSION, "subresource": "scale", "reset_fields": ()}
+            track(scale, new, manager=call.manager, now=now, **options)
+        put(current, new)
+        put_record(
+            current["metadata"],
+            to_parent(record, new["metadata"].get("managedFields"), versions, call.resource.api_version),
+        )
         return current
 
     def put(parent: Object, scale: Object) -> None:
@@ -109,30 +179,23 @@ async def _write(call: Call, change: Callable[[Object], Object]) -> Answer:
             parent = parent.setdefault(part, {})
         parent[last] = (scale.get("spec") or {}).get("replicas") or 0
 
-    entry = await update_object(call, produce, view=View(lambda obj: scale_of(obj, paths), put))
+    entry = await update_object(call, produce, view=View(lambda obj: scale_of(obj, paths), put), applied=True)
     shown = await call.server.convert(entry.obj(), call.stored, call.resource)
     return encoded(scale_of(shown, paths), accepted(call.request), headers=call.warning_headers())
 
 
 def _check(call: Call, scale: Object, current: Object) -> None:
     """Raises ApiError 400, 409, 422."""
-    if scale.get("kind") not in (None, "", "Scale"):
-        raise bad_request(f'{scale["kind"]} in version "v1" cannot be handled as a Scale: unexpected kind')
-    meta = scale.get("metadata") or {}
-    if not isinstance(meta, dict) or not isinstance(scale.get("spec") or {}, dict):
-        raise bad_request('Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal into Go struct field Scale')
-    version = meta.get("resourceVersion")
-    if version and version != current["metadata"]["resourceVersion"]:
+    if not isinstance(scale.get("metadata"), dict):
+        scale["metadata"] = {}
+    meta, found = scale["metadata"], current["metadata"]
+    check_place(call, meta)
+    if meta.get("resourceVersion") and meta["resourceVersion"] != found["resourceVersion"]:
         raise conflict(call.stored.plural, call.stored.group, call.name)
-    if meta.get("uid") and meta["uid"] != current["metadata"]["uid"]:
-        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {current['metadata']['uid']}"
-        raise conflict(call.stored.plural, call.stored.group, call.name, why)
+    if meta.get("uid") and meta["uid"] != found["uid"]:
+        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {found['uid']}"
+        raise conflict(f"{call.stored.plural}/scale", call.stored.group, call.name, why)
     replicas = (scale.get("spec") or {}).get("replicas") or 0
-    if isinstance(replicas, bool) or not isinstance(replicas, int):
-        raise bad_request(
-            'Scale in version "v1" cannot be handled as a Scale: '
-            "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32"
-        )
-    if replicas < 0:
-        error = FieldError("FieldValueInvalid", "spec.replicas", "must be greater than or equal to 0", replicas)
+    if isinstance(replicas, int) and replicas < 0:
+        error = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("Scale", "autoscaling", call.name, [error])
