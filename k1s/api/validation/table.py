@@ -14,7 +14,6 @@ from k1s.api.catalog import Resource
 from k1s.api.errors import FieldError
 from k1s.api.meta import Object
 from k1s.api.validation import (
-    admission_policies,
     apps,
     autoscaling,
     batch,
@@ -23,29 +22,22 @@ from k1s.api.validation import (
     cluster,
     config,
     core,
-    csi,
     definitions,
-    device_slices,
-    devices,
-    endpoint_slices,
-    events,
     extension,
-    flowcontrol,
-    ingresses,
     migrations,
     networking,
-    nodes,
     object_meta,
     persistent_volumes,
     pod,
     pod_certificates,
     pod_resize,
+    pod_status,
     pod_update,
     quotas,
     rbac,
     required_fields,
-    service,
     services,
+    storage,
 )
 from k1s.api.validation.rules import Errors
 
@@ -57,9 +49,6 @@ _RBAC = rbac.GROUP
 _STORAGE = "storage.k8s.io"
 _CERTIFICATES = "certificates.k8s.io"
 _MIGRATION = "storagemigration.k8s.io"
-_DEVICES = "resource.k8s.io"
-_EVENTS = "events.k8s.io"
-_FLOW = "flowcontrol.apiserver.k8s.io"
 _NETWORK = "networking.k8s.io"
 
 
@@ -69,11 +58,11 @@ def _nothing(errs: Errors, obj: Object) -> None:
 
 _CREATE: dict[tuple[str, str], Create] = {
     ("", "ConfigMap"): config.config_map,
-    ("", "Endpoints"): service.endpoints,
-    ("", "Event"): events.event,
+    ("", "Endpoints"): services.endpoints,
+    ("", "Event"): core.event,
     ("", "LimitRange"): quotas.limit_range,
-    ("", "Namespace"): nodes.namespace,
-    ("", "Node"): nodes.node,
+    ("", "Namespace"): core.namespace,
+    ("", "Node"): core.node,
     ("", "PersistentVolume"): persistent_volumes.create,
     ("", "PersistentVolumeClaim"): claims.create,
     ("", "Pod"): pod.create,
@@ -81,7 +70,7 @@ _CREATE: dict[tuple[str, str], Create] = {
     ("", "ReplicationController"): apps.replication_controller,
     ("", "ResourceQuota"): quotas.resource_quota,
     ("", "Secret"): config.secret,
-    ("", "Service"): service.service,
+    ("", "Service"): services.service,
     ("", "ServiceAccount"): _nothing,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition,
     ("apiregistration.k8s.io", "APIService"): extension.api_service,
@@ -97,51 +86,42 @@ _CREATE: dict[tuple[str, str], Create] = {
     (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request,
     ("coordination.k8s.io", "Lease"): cluster.lease,
-    ("discovery.k8s.io", "EndpointSlice"): endpoint_slices.endpoint_slice,
+    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice,
+    ("events.k8s.io", "Event"): core.new_event,
     ("node.k8s.io", "RuntimeClass"): cluster.runtime_class,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget,
     ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class,
-    (_ADMISSION, "MutatingAdmissionPolicy"): admission_policies.policy,
-    (_ADMISSION, "MutatingAdmissionPolicyBinding"): admission_policies.binding,
+    (_ADMISSION, "MutatingAdmissionPolicy"): extension.admission_policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): extension.admission_policy_binding,
     (_ADMISSION, "MutatingWebhookConfiguration"): extension.webhooks,
-    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policies.policy,
-    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): admission_policies.binding,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): extension.admission_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): extension.admission_policy_binding,
     (_ADMISSION, "ValidatingWebhookConfiguration"): extension.webhooks,
     (_NETWORK, "IPAddress"): networking.ip_address,
-    (_NETWORK, "Ingress"): ingresses.ingress,
-    (_NETWORK, "IngressClass"): ingresses.ingress_class,
+    (_NETWORK, "Ingress"): networking.ingress,
+    (_NETWORK, "IngressClass"): networking.ingress_class,
     (_NETWORK, "NetworkPolicy"): networking.network_policy,
     (_NETWORK, "ServiceCIDR"): networking.service_cidr,
     (_RBAC, "ClusterRole"): rbac.cluster_role,
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding,
     (_RBAC, "Role"): rbac.role,
     (_RBAC, "RoleBinding"): rbac.role_binding,
-    (_DEVICES, "DeviceClass"): devices.device_class,
-    (_DEVICES, "DeviceTaintRule"): devices.taint_rule,
-    (_DEVICES, "ResourceClaim"): devices.claim,
-    (_DEVICES, "ResourceClaimTemplate"): devices.claim_template,
-    (_DEVICES, "ResourceSlice"): device_slices.resource_slice,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration,
-    (_STORAGE, "CSIDriver"): csi.csi_driver,
-    (_STORAGE, "CSINode"): csi.csi_node,
-    (_STORAGE, "CSIStorageCapacity"): csi.storage_capacity,
-    (_STORAGE, "StorageClass"): csi.storage_class,
-    (_STORAGE, "VolumeAttachment"): csi.volume_attachment,
-    (_STORAGE, "VolumeAttributesClass"): csi.attributes_class,
-    (_FLOW, "FlowSchema"): flowcontrol.flow_schema,
-    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.priority_level,
+    (_STORAGE, "CSIDriver"): storage.csi_driver,
+    (_STORAGE, "CSINode"): storage.csi_node,
+    (_STORAGE, "StorageClass"): storage.storage_class,
+    (_STORAGE, "VolumeAttachment"): storage.volume_attachment,
 }
 # Kinds not here are validated anew on update, nothing in them is fixed.
 _UPDATE: dict[tuple[str, str], Update] = {
     ("", "ConfigMap"): config.config_map_update,
-    ("", "Namespace"): nodes.namespace_update,
-    ("", "Node"): nodes.node_update,
+    ("", "Node"): core.node_update,
     ("", "PersistentVolume"): persistent_volumes.update,
     ("", "PersistentVolumeClaim"): claims.update,
     ("", "Pod"): pod_update.update,
     ("", "ResourceQuota"): quotas.resource_quota_update,
     ("", "Secret"): config.secret_update,
-    ("", "Service"): service.service_update,
+    ("", "Service"): services.service_update,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition_update,
     ("apps", "ControllerRevision"): apps.controller_revision_update,
     ("apps", "DaemonSet"): apps.daemon_set_update,
@@ -153,35 +133,28 @@ _UPDATE: dict[tuple[str, str], Update] = {
     (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_update,
     (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle_update,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_update,
-    ("discovery.k8s.io", "EndpointSlice"): endpoint_slices.endpoint_slice_update,
+    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice_update,
     ("node.k8s.io", "RuntimeClass"): cluster.runtime_class_update,
-    (_DEVICES, "ResourceClaim"): devices.fixed_spec,
-    (_DEVICES, "ResourceClaimTemplate"): devices.fixed_spec,
-    (_DEVICES, "ResourceSlice"): device_slices.resource_slice_update,
+    ("resource.k8s.io", "ResourceClaim"): extension.immutable_spec,
+    ("resource.k8s.io", "ResourceClaimTemplate"): extension.immutable_spec,
     ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class_update,
     (_NETWORK, "IPAddress"): networking.ip_address_update,
-    (_NETWORK, "Ingress"): ingresses.ingress_update,
-    (_NETWORK, "IngressClass"): ingresses.ingress_class_update,
-    (_NETWORK, "NetworkPolicy"): networking.network_policy_update,
+    (_NETWORK, "IngressClass"): networking.ingress_class_update,
     (_NETWORK, "ServiceCIDR"): networking.service_cidr_update,
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding_update,
     (_RBAC, "RoleBinding"): rbac.role_binding_update,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration_update,
-    (_STORAGE, "CSIDriver"): csi.csi_driver_update,
-    (_STORAGE, "CSINode"): csi.csi_node_update,
-    (_STORAGE, "CSIStorageCapacity"): csi.storage_capacity_update,
-    (_STORAGE, "StorageClass"): csi.storage_class_update,
-    (_STORAGE, "VolumeAttachment"): csi.volume_attachment_update,
-    (_STORAGE, "VolumeAttributesClass"): csi.attributes_class_update,
+    (_STORAGE, "CSIDriver"): storage.csi_driver_update,
+    (_STORAGE, "StorageClass"): storage.storage_class_update,
+    (_STORAGE, "VolumeAttachment"): storage.volume_attachment_update,
 }
 _STATUS: dict[tuple[str, str], Update] = {
-    ("", "Namespace"): nodes.namespace_status,
-    ("", "Node"): nodes.node_update,
+    ("", "Namespace"): core.namespace_status,
+    ("", "Node"): core.node_status,
     ("", "PersistentVolumeClaim"): claims.status,
-    ("", "Pod"): pod_status.status,
     ("", "ReplicationController"): apps.replicas_status,
     ("", "ResourceQuota"): quotas.resource_quota_status,
-    ("", "Service"): service.service_status,
+    ("", "Service"): services.load_balancer_status,
     ("apps", "DaemonSet"): apps.daemon_set_status,
     ("apps", "Deployment"): apps.replicas_status,
     ("apps", "ReplicaSet"): apps.replicas_status,
@@ -191,43 +164,31 @@ _STATUS: dict[tuple[str, str], Update] = {
     (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_status,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_status,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget_status,
-    (_NETWORK, "Ingress"): ingresses.ingress_status,
-    (_DEVICES, "DeviceTaintRule"): devices.taint_rule_status,
-    (_DEVICES, "ResourceClaim"): devices.claim_status,
+    (_NETWORK, "Ingress"): services.load_balancer_status,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration_status,
-    (_STORAGE, "VolumeAttachment"): csi.volume_attachment_status,
-    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policies.policy_status,
-    ("apiregistration.k8s.io", "APIService"): extension.api_service_status,
-    (_FLOW, "FlowSchema"): flowcontrol.status,
-    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.status,
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
     ("", "Pod", "resize"): pod_resize.resize,
-    ("", "Namespace", "finalize"): nodes.namespace_finalize,
+    ("", "Namespace", "finalize"): core.namespace_finalize,
     (_CERTIFICATES, "CertificateSigningRequest", "approval"): certificates.signing_request_approval,
 }
 
 
-def validate_create(resource: Resource, obj: Object, asked: Resource | None = None) -> list[FieldError]:
-    """What is wrong with a new object. `asked`: the resource of the request, where that may have rules of its own."""
+def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
+    """What is wrong with a new object."""
     errs: Errors = []
     if resource.persisted:
         object_meta.validate(errs, resource, obj)
-    if asked is not None and asked.group == _EVENTS and not resource.custom:
-        events.new_event(errs, obj)
-    else:
-        _content(errs, resource, obj)
+    _content(errs, resource, obj)
     return errs
 
 
-def validate_update(resource: Resource, obj: Object, old: Object, asked: Resource | None = None) -> list[FieldError]:
+def validate_update(resource: Resource, obj: Object, old: Object) -> list[FieldError]:
     """What is wrong with `obj` as the successor of `old`."""
     errs: Errors = []
     object_meta.validate_update(errs, resource, obj, old)
     update = _UPDATE.get((resource.group, resource.kind))
-    if asked is not None and asked.group == _EVENTS:
-        update = events.new_event_update
     if update is None or resource.custom:
         _content(errs, resource, obj)
     else:
