@@ -1,6 +1,6 @@
 """A Service's clusterIPs, ipFamilies and ipFamilyPolicy.
 
-Called by: services.py, and the apiserver before it allocates. Never does: know which families the cluster has.
+Called by: service.py, and the apiserver before it allocates. Never does: know which families the cluster has.
 Source: upstream ValidateServiceClusterIPsRelatedFields, validateUpgradeDowngradeClusterIPs and -IPFamilies.
 """
 
@@ -9,40 +9,54 @@ from __future__ import annotations
 import ipaddress
 
 from k1s.api import names
-from k1s.api.errors import duplicate, forbidden_field, invalid_value, required
+from k1s.api.errors import duplicate, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, one_of, strings
 
 FAMILIES = ("IPv4", "IPv6")
 POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
-_EXTERNAL_NAME = "may not be set for ExternalName services"
+
+
+def headless(spec: Object) -> bool:
+    return (spec.get("clusterIPs") or []) == ["None"]
+
+
+def usable_address(errs: Errors, field: str, address: str) -> None:
+    """An address that can be an endpoint: not loopback, link-local, unspecified."""
+    before = len(errs)
+    strings(errs, field, address, names.ip_address)
+    if len(errs) > before:
+        return
+    parsed = ipaddress.ip_address(address)
+    if parsed.is_unspecified:
+        errs.append(invalid_value(field, address, f"may not be unspecified ({address})"))
+    if parsed.is_loopback:
+        errs.append(invalid_value(field, address, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
+    if parsed.is_link_local:
+        errs.append(invalid_value(field, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
+    if parsed.is_multicast and (parsed.packed[:3] == b"\xe0\0\0" or parsed.packed[:2] == b"\xff\x02"):
+        errs.append(invalid_value(field, address, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"))
 
 
 def cluster_addresses(errs: Errors, spec: Object) -> None:
-    addresses, families = spec.get("clusterIPs") or [], spec.get("ipFamilies") or []
+    """All three fields together; a Service of type ExternalName has none of them, which is judged elsewhere."""
     if spec.get("type") == "ExternalName":
-        _external_name(errs, spec)
         return
+    addresses, families = spec.get("clusterIPs") or [], spec.get("ipFamilies") or []
     _first(errs, spec, addresses)
     _families(errs, spec, families)
-    if not _valid(errs, addresses):
-        return
+    fine = _valid(errs, addresses)
     if len(addresses) > 2:
         errs.append(invalid_value("spec.clusterIPs", addresses, "may only hold up to 2 values"))
+    if not fine:
+        return
     versions = [ipaddress.ip_address(address).version for address in addresses if address != "None"]
-    if len(set(versions)) != len(versions):
+    if len(versions) > 1 and len(set(versions)) < 2:
         errs.append(invalid_value("spec.clusterIPs", addresses, "may specify no more than one IP for each IP family"))
-    if not errs:
-        for index, (version, family) in enumerate(zip(versions, families, strict=False)):
-            if family != f"IPv{version}":
-                text = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
-                errs.append(invalid_value(f"spec.clusterIPs[{index}]", addresses[index], text))
-
-
-def _external_name(errs: Errors, spec: Object) -> None:
-    for key in ("clusterIPs", "clusterIP", "ipFamilies", "ipFamilyPolicy"):
-        if spec.get(key) and not (key == "clusterIP" and spec.get("clusterIPs")):
-            errs.append(forbidden_field(f"spec.{key}", _EXTERNAL_NAME))
+    for index, (version, family) in enumerate(zip(versions, families, strict=False)):
+        if family in FAMILIES and family != f"IPv{version}":
+            text = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+            errs.append(invalid_value(f"spec.clusterIPs[{index}]", addresses[index], text))
 
 
 def _first(errs: Errors, spec: Object, addresses: list[str]) -> None:
@@ -59,7 +73,8 @@ def _first(errs: Errors, spec: Object, addresses: list[str]) -> None:
 def _families(errs: Errors, spec: Object, families: list[str]) -> None:
     seen: set[str] = set()
     for index, family in enumerate(families):
-        one_of(errs, f"spec.ipFamilies[{index}]", family, FAMILIES, needed=True)
+        if family not in FAMILIES:
+            errs.append(not_supported(f"spec.ipFamilies[{index}]", family, FAMILIES))
         if family in seen:
             errs.append(duplicate(f"spec.ipFamilies[{index}]", family))
         seen.add(family)
@@ -81,21 +96,24 @@ def cluster_addresses_update(errs: Errors, spec: Object, before: Object) -> None
     """A second address and family may come and go, with ipFamilyPolicy; the first ones stay, but through ExternalName."""
     if "ExternalName" in (spec.get("type"), before.get("type")):
         return
-    if not (spec.get("clusterIP") == before.get("clusterIP") == "None"):
-        old = before.get("clusterIPs") or ([before["clusterIP"]] if before.get("clusterIP") else [])
-        _kept(errs, spec, "clusterIPs", "clusterIP", spec.get("clusterIPs") or [], old)
-    _kept(errs, spec, "ipFamilies", "ipFamily", spec.get("ipFamilies") or [], before.get("ipFamilies") or [])
+    is_headless, was_headless = headless(spec), headless(before)
+    if not (is_headless and was_headless):
+        _kept(errs, spec, "clusterIPs", "clusterIP", spec.get("clusterIPs") or [], before.get("clusterIPs") or [])
+    if not is_headless and not was_headless:
+        _kept(errs, spec, "ipFamilies", "ipFamily", spec.get("ipFamilies") or [], before.get("ipFamilies") or [])
 
 
 def _kept(errs: Errors, spec: Object, key: str, what: str, now: list[str], was: list[str]) -> None:
-    for index, (new, old) in enumerate(zip(now, was, strict=False)):
+    compared = len(was) if len(now) == len(was) else 1
+    for index, (new, old) in enumerate(zip(now[:compared], was[:compared], strict=False)):
         if new != old:
-            errs.append(invalid_value(f"spec.{key}[{index}]", now, "may not change once set"))
+            at = index if key == "clusterIPs" else 0
+            errs.append(invalid_value(f"spec.{key}[{at}]", now, "may not change once set"))
     if len(now) >= len(was):
         return
     policy = spec.get("ipFamilyPolicy")
-    if not now:
+    if not (now if key == "clusterIPs" else spec.get("clusterIPs")):
         errs.append(invalid_value(f"spec.{key}[0]", now, f"primary {what} can not be unset"))
-    elif policy != "SingleStack":
+    if len(now) == 1 and policy != "SingleStack":
         text = f"must be set to 'SingleStack' when releasing the secondary {what}"
         errs.append(invalid_value("spec.ipFamilyPolicy", policy, text))

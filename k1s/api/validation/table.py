@@ -26,6 +26,7 @@ from k1s.api.validation import (
     extension,
     migrations,
     networking,
+    nodes,
     object_meta,
     persistent_volumes,
     pod,
@@ -36,6 +37,7 @@ from k1s.api.validation import (
     quotas,
     rbac,
     required_fields,
+    service,
     services,
     storage,
 )
@@ -58,11 +60,11 @@ def _nothing(errs: Errors, obj: Object) -> None:
 
 _CREATE: dict[tuple[str, str], Create] = {
     ("", "ConfigMap"): config.config_map,
-    ("", "Endpoints"): services.endpoints,
+    ("", "Endpoints"): service.endpoints,
     ("", "Event"): core.event,
     ("", "LimitRange"): quotas.limit_range,
-    ("", "Namespace"): core.namespace,
-    ("", "Node"): core.node,
+    ("", "Namespace"): nodes.namespace,
+    ("", "Node"): nodes.node,
     ("", "PersistentVolume"): persistent_volumes.create,
     ("", "PersistentVolumeClaim"): claims.create,
     ("", "Pod"): pod.create,
@@ -70,7 +72,7 @@ _CREATE: dict[tuple[str, str], Create] = {
     ("", "ReplicationController"): apps.replication_controller,
     ("", "ResourceQuota"): quotas.resource_quota,
     ("", "Secret"): config.secret,
-    ("", "Service"): services.service,
+    ("", "Service"): service.service,
     ("", "ServiceAccount"): _nothing,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition,
     ("apiregistration.k8s.io", "APIService"): extension.api_service,
@@ -115,13 +117,14 @@ _CREATE: dict[tuple[str, str], Create] = {
 # Kinds not here are validated anew on update, nothing in them is fixed.
 _UPDATE: dict[tuple[str, str], Update] = {
     ("", "ConfigMap"): config.config_map_update,
-    ("", "Node"): core.node_update,
+    ("", "Namespace"): nodes.namespace_update,
+    ("", "Node"): nodes.node_update,
     ("", "PersistentVolume"): persistent_volumes.update,
     ("", "PersistentVolumeClaim"): claims.update,
     ("", "Pod"): pod_update.update,
     ("", "ResourceQuota"): quotas.resource_quota_update,
     ("", "Secret"): config.secret_update,
-    ("", "Service"): services.service_update,
+    ("", "Service"): service.service_update,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.custom_resource_definition_update,
     ("apps", "ControllerRevision"): apps.controller_revision_update,
     ("apps", "DaemonSet"): apps.daemon_set_update,
@@ -149,12 +152,13 @@ _UPDATE: dict[tuple[str, str], Update] = {
     (_STORAGE, "VolumeAttachment"): storage.volume_attachment_update,
 }
 _STATUS: dict[tuple[str, str], Update] = {
-    ("", "Namespace"): core.namespace_status,
-    ("", "Node"): core.node_status,
+    ("", "Namespace"): nodes.namespace_status,
+    ("", "Node"): nodes.node_update,
     ("", "PersistentVolumeClaim"): claims.status,
+    ("", "Pod"): pod_status.status,
     ("", "ReplicationController"): apps.replicas_status,
     ("", "ResourceQuota"): quotas.resource_quota_status,
-    ("", "Service"): services.load_balancer_status,
+    ("", "Service"): service.service_status,
     ("apps", "DaemonSet"): apps.daemon_set_status,
     ("apps", "Deployment"): apps.replicas_status,
     ("apps", "ReplicaSet"): apps.replicas_status,
@@ -170,7 +174,7 @@ _STATUS: dict[tuple[str, str], Update] = {
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
     ("", "Pod", "resize"): pod_resize.resize,
-    ("", "Namespace", "finalize"): core.namespace_finalize,
+    ("", "Namespace", "finalize"): nodes.namespace_finalize,
     (_CERTIFICATES, "CertificateSigningRequest", "approval"): certificates.signing_request_approval,
 }
 
