@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import Resource
-from k1s.api.errors import FieldError, conflict, invalid
+from k1s.api.errors import FieldError, bad_request, conflict, invalid, invalid_value, not_supported
 from k1s.api.schema import schema_for_kind
-from k1s.api.type_check import check_types
+from k1s.api.type_check import find_type_error
 from k1s.base.clock import parse_rfc3339, rfc3339
+from k1s.server.apiserver.call import dry_run_errors
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.strategies.base import Strategy
 from k1s.server.apiserver.strategies.table import strategy_for
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
-_POLICIES = ("Background", "Foreground", "Orphan")
+_POLICIES = ("Foreground", "Background", "Orphan")
 _TRIES = 64
 
 
@@ -44,7 +45,9 @@ class DeleteOptions:
     @classmethod
     def read(cls, obj: Object) -> DeleteOptions:
         """From a decoded body. Raises ApiError 400, 422."""
-        check_types(obj, schema_for_kind("", "v1", "DeleteOptions"))
+        fault = find_type_error(obj, schema_for_kind("", "v1", "DeleteOptions"))
+        if fault:
+            raise bad_request(fault)
         pre = obj.get("preconditions") or {}
         options = cls(
             grace=obj.get("gracePeriodSeconds"),
@@ -74,28 +77,29 @@ class DeleteOptions:
         errors: list[FieldError] = []
         if self.policy and self.orphan is not None:
             error = "orphanDependents and deletionPropagation cannot be both set"
-            errors.append(FieldError("FieldValueInvalid", "propagationPolicy", error, self.policy))
+            errors.append(invalid_value("propagationPolicy", self.policy, error))
         if self.policy and self.policy not in _POLICIES:
-            names = ", ".join(f'"{p}"' for p in ("Foreground", "Background", "Orphan"))
-            errors.append(FieldError("FieldValueNotSupported", "propagationPolicy", f"supported values: {names}", self.policy))
-        if any(value != "All" for value in dry_run):
-            errors.append(FieldError("FieldValueNotSupported", "dryRun", 'supported values: "All"', dry_run))
+            errors.append(not_supported("propagationPolicy", self.policy, (*_POLICIES, "nil"), as_given=True))
+        errors += dry_run_errors(dry_run)
         if errors:
             raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
 
 
 def check_preconditions(resource: Resource, name: str, entry: Entry, options: DeleteOptions) -> None:
-    """Raises ApiError 409."""
+    """Raises ApiError 409. (Upstream names the kind here, not the resource.)"""
     uid = entry.obj()["metadata"].get("uid", "")
     if options.uid and options.uid != uid:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid}"
-        raise conflict(resource.plural, resource.group, name, why)
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise conflict(resource.kind, resource.group, name, why)
     if options.resource_version and options.resource_version != str(entry.revision):
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
-            f"ResourceVersion in object meta: {entry.revision}"
+            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion in record "
+            f"({entry.revision}). The object might have been modified"
         )
-        raise conflict(resource.plural, resource.group, name, why)
+        raise conflict(resource.kind, resource.group, name, why)
 
 
 async def delete_object(
@@ -140,38 +144,46 @@ def _mark(entry: Entry, strategy: Strategy, options: DeleteOptions, now: float) 
     """The object as it must be stored while it is going; None if it can go at once."""
     obj = entry.fresh()
     meta = obj["metadata"]
-    finalizers = _finalizers(meta.get("finalizers") or [], strategy, options)
-    changed = finalizers != (meta.get("finalizers") or [])
     deleting = bool(meta.get("deletionTimestamp"))
-    grace = strategy.grace_period(obj, options.grace)
-    if deleting and grace is not None:
-        # A second delete may only shorten the grace period; finalizers can be chosen only by the first.
-        if options.grace is None or grace >= (meta.get("deletionGracePeriodSeconds") or 0):
-            if (meta.get("deletionGracePeriodSeconds") or 0) > 0 or meta.get("finalizers"):
-                return obj
-            return None
-        begun = parse_rfc3339(meta["deletionTimestamp"]) - (meta.get("deletionGracePeriodSeconds") or 0)
-        meta["deletionTimestamp"] = rfc3339(begun + grace)
-        meta["deletionGracePeriodSeconds"] = grace
-        return obj if grace > 0 or meta.get("finalizers") else None
+    pending = meta.get("deletionGracePeriodSeconds") or 0
+    if deleting and pending > 0:
+        # A further delete may only shorten the time that is left.
+        if options.grace is None or _seconds(options.grace) >= pending:
+            return obj
+        grace = _shorten(meta, pending, _seconds(options.grace), now)
+    else:
+        grace = 0 if deleting else strategy.grace_period(obj, options.grace) or 0
+    finalizers = _finalizers(meta.get("finalizers") or [], strategy, options)
     if not deleting:
         finalizers = strategy.holding(finalizers)
     if finalizers:
         meta["finalizers"] = finalizers
     else:
         meta.pop("finalizers", None)
-    waits = bool(finalizers) or (grace or 0) > 0 or not strategy.may_go(obj)
-    if not waits:
+    if not finalizers and grace <= 0 and strategy.may_go(obj):
         return None
     if not deleting:
-        meta["deletionTimestamp"] = rfc3339(now + (grace or 0))
-        meta["deletionGracePeriodSeconds"] = grace or 0
+        meta["deletionTimestamp"] = rfc3339(now + grace)
+        meta["deletionGracePeriodSeconds"] = grace
         if meta.get("generation"):
             meta["generation"] += 1
         strategy.begin_deletion(obj)
-    elif not changed:
-        return obj
     return obj
+
+
+def _seconds(asked: int) -> int:
+    """Negative ones mean "at once, but gracefully"."""
+    return 1 if asked < 0 else asked
+
+
+def _shorten(meta: Object, pending: int, grace: int, now: float) -> int:
+    """Bring an object's end forward, but not into the past; what is left of its grace period."""
+    moment = parse_rfc3339(meta["deletionTimestamp"]) - pending + grace
+    if moment < now:
+        # Whoever asked for a graceful end still gets one.
+        moment, grace = now, min(grace, 1)
+    meta["deletionTimestamp"], meta["deletionGracePeriodSeconds"] = rfc3339(moment), grace
+    return grace
 
 
 def _finalizers(current: list[str], strategy: Strategy, options: DeleteOptions) -> list[str]:

@@ -23,9 +23,19 @@ async def test_a_plain_object_goes_at_once(api: Api) -> None:
 
 async def test_preconditions(api: Api) -> None:
     made = await api.ok("POST", CMS, config_map("a"))
-    for wrong in ({"uid": "other"}, {"resourceVersion": "1"}):
-        answer = await api("DELETE", f"{CMS}/a", {"preconditions": wrong})
-        assert answer.status == 409 and "Precondition failed" in answer.json["message"]
+    uid, version = made["metadata"]["uid"], made["metadata"]["resourceVersion"]
+    words = {
+        "uid": f"the UID in the precondition (0) does not match the UID in record ({uid}). "
+        "The object might have been deleted and then recreated",
+        "resourceVersion": "the ResourceVersion in the precondition (0) does not match the ResourceVersion in record "
+        f"({version}). The object might have been modified",
+    }
+    for field, why in words.items():
+        answer = await api("DELETE", f"{CMS}/a", {"preconditions": {field: "0"}})
+        assert answer.status == 409
+        assert answer.json["message"] == f'Operation cannot be fulfilled on ConfigMap "a": {why}'
+        collection = await api("DELETE", CMS, {"preconditions": {field: "0"}})
+        assert collection.status == 409 and (await api("GET", f"{CMS}/a")).status == 200
     right = {"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}
     assert (await api("DELETE", f"{CMS}/a", {"preconditions": right})).status == 200
 
@@ -53,19 +63,56 @@ async def test_propagation_policies(api: Api, policy: str, finalizer: str) -> No
     assert changed.json["status"] == "Success"
 
 
-async def test_bad_options(api: Api) -> None:
+BAD_OPTIONS: list[tuple[Any, int, str]] = [
+    (
+        {"propagationPolicy": "Wibble"},
+        422,
+        'propagationPolicy: Unsupported value: "Wibble": supported values: "Foreground", "Background", "Orphan", "nil"',
+    ),
+    (
+        {"propagationPolicy": "Orphan", "orphanDependents": True},
+        422,
+        'propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set',
+    ),
+    ({"gracePeriodSeconds": "x"}, 400, "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of"),
+    ({"preconditions": "x"}, 400, "json: cannot unmarshal string into Go struct field DeleteOptions.preconditions of type"),
+    ({"dryRun": ["Some"]}, 422, 'dryRun: Unsupported value: []string{"Some"}: supported values: "All"'),
+    (b"{", 400, "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+    ({"kind": "Pod", "apiVersion": "v1"}, 400, 'no kind "Pod" is registered for version "v1"'),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "text"), BAD_OPTIONS)
+async def test_bad_options(api: Api, body: Any, status: int, text: str) -> None:
     await api.ok("POST", CMS, config_map("a"))
-    cases: list[tuple[Any, int]] = [
-        ({"propagationPolicy": "Wibble"}, 422),
-        ({"propagationPolicy": "Orphan", "orphanDependents": True}, 422),
-        ({"gracePeriodSeconds": "x"}, 400),
-        ({"preconditions": "x"}, 400),
-        ({"dryRun": ["Some"]}, 422),
-        (b"{", 400),
-    ]
-    for body, status in cases:
-        assert (await api("DELETE", f"{CMS}/a", body)).status == status, body
+    for target in (f"{CMS}/a", CMS):
+        answer = await api("DELETE", target, body)
+        assert answer.status == status and text in answer.json["message"], answer.raw
     assert (await api("GET", f"{CMS}/a")).status == 200
+
+
+async def test_options_of_the_query(api: Api) -> None:
+    await api.ok("POST", CMS, config_map("a"))
+    for query, status in [("dryRun=Some", 422), ("gracePeriodSeconds=x", 400), ("propagationPolicy=x", 422)]:
+        assert (await api("DELETE", f"{CMS}/a?{query}")).status == status
+    assert (await api("DELETE", f"{CMS}/a?dryRun=All")).status == 200
+    assert (await api("DELETE", f"{CMS}?dryRun=All")).status == 200
+    assert (await api("DELETE", f"{CMS}/a?propagationPolicy=Orphan&wibble=x")).json["metadata"]["finalizers"] == ["orphan"]
+    body = config_map("b")
+    await api.ok("POST", CMS, body)
+    # As upstream: with a body the query says nothing.
+    options = {"kind": "DeleteOptions", "apiVersion": "apps/v1"}
+    assert (await api("DELETE", f"{CMS}/b?dryRun=All", options)).json["status"] == "Success"
+    assert (await api("GET", f"{CMS}/b")).status == 404
+
+
+async def test_names_of_what_is_going(api: Api) -> None:
+    body = config_map("a")
+    body["metadata"]["finalizers"] = ["example.com/hold"]
+    await api.ok("POST", CMS, body)
+    assert (await api("POST", CMS, body)).json["message"] == 'configmaps "a" already exists'
+    await api("DELETE", f"{CMS}/a")
+    assert (await api("POST", CMS, body)).json["message"] == 'object is being deleted: configmaps "a" already exists'
 
 
 async def test_jobs_and_replication_controllers_orphan_by_default(api: Api) -> None:
@@ -87,8 +134,18 @@ async def test_pods_go_gracefully(api: Api) -> None:
     shorter = (await api("DELETE", f"{PODS}/p?gracePeriodSeconds=5")).json
     assert shorter["metadata"]["deletionGracePeriodSeconds"] == 5
     assert shorter["metadata"]["deletionTimestamp"] < first["metadata"]["deletionTimestamp"]
+    # What is left of a grace period does not end in the past, and stays graceful.
+    await api.clock.advance(20)
+    late = (await api("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 2})).json
+    assert late["metadata"]["deletionGracePeriodSeconds"] == 1
+    assert late["metadata"]["deletionTimestamp"] > shorter["metadata"]["deletionTimestamp"]
     assert (await api("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})).status == 200
     assert (await api("GET", f"{PODS}/p")).status == 404
+
+
+async def test_a_negative_grace_period_is_a_second(api: Api) -> None:
+    await api.ok("POST", PODS, pod("p", nodeName="n"))
+    assert (await api("DELETE", f"{PODS}/p", {"gracePeriodSeconds": -5})).json["metadata"]["deletionGracePeriodSeconds"] == 1
 
 
 async def test_pods_that_nobody_runs_go_at_once(api: Api) -> None:
@@ -131,3 +188,15 @@ async def test_collections(api: Api) -> None:
     answer = await api("DELETE", f"{CMS}?labelSelector=go%3Dyes")
     assert answer.json["kind"] == "ConfigMapList" and len(answer.json["items"]) == 2
     assert [i["metadata"]["name"] for i in (await api.ok("GET", CMS))["items"]] == ["c"]
+
+
+async def test_collections_in_pieces(api: Api) -> None:
+    for name in ("a", "b", "c"):
+        await api.ok("POST", CMS, config_map(name))
+    first = (await api("DELETE", f"{CMS}?limit=2")).json
+    assert [i["metadata"]["name"] for i in first["items"]] == ["a", "b"]
+    assert "deletionTimestamp" not in first["items"][0]["metadata"] and first["metadata"]["continue"]
+    rest = (await api("DELETE", f"{CMS}?limit=2&continue={first['metadata']['continue']}")).json
+    assert [i["metadata"]["name"] for i in rest["items"]] == ["c"] and "continue" not in rest["metadata"]
+    assert (await api("DELETE", f"{CMS}?fieldSelector=data.x%3D1")).status == 400
+    assert (await api("DELETE", CMS)).json["items"] == []
