@@ -15,18 +15,24 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import idle, nodes, own, plane, processes
+from bench import idle, nodes, own, plane, processes, watchers
 from bench.figures import ROWS, Result, median, table
 from bench.target import Api, Target, from_kubeconfig
 
 IDLE_ROWS = {"memory", "idle-cpu", "idle-disk"}
 START_ROWS = {"start-readyz", "start-node"}
 LOAD = {
-    "create": plane.create,
-    "get": plane.get,
+    "create-1": plane.creates(1),
+    "create": plane.creates(16),
+    "create-64": plane.creates(64),
+    "get-1": plane.gets(1),
+    "get-16": plane.gets(16),
+    "get": plane.gets(64),
+    "watchers": watchers.watchers,
     "list": plane.lists({}),
     "list-gzip": plane.lists({"Accept-Encoding": "gzip"}),
 }
+POD_ROWS = {"memory-pods", "list-selected", "list-unselected"}
 NODE_ROWS = {"pod", "deployment-up", "deployment-down"}
 
 
@@ -83,11 +89,15 @@ class Bench:
         self.found("idle-disk", got.kilobytes_per_second, f"over {got.seconds:.0f} s")
 
     def load(self, api: Api, target: Target, pids: list[int]) -> None:
+        if self.wanted & POD_ROWS:
+            # First of all: what grows is to be the pods.
+            for name, figure in watchers.pods(api, target, pids, self.options.seconds).items():
+                self.found(name, *figure)
         filled = False
         for name, measure in LOAD.items():
             if name not in self.wanted:
                 continue
-            if name.startswith("list") and not filled:
+            if name in ("list", "list-gzip") and not filled:
                 plane.fill(api, target)
                 filled = True
             value, note = measure(api, target, pids, self.options.seconds)
@@ -108,7 +118,7 @@ class Bench:
     def all(self, target: Target, pids: list[int], *, node: bool) -> None:
         api = Api(target)
         self.idle(pids)
-        load = bool(self.wanted & LOAD.keys())
+        load = bool(self.wanted & (LOAD.keys() | POD_ROWS))
         if not load and not self.wanted & NODE_ROWS:
             return
         with plane.namespace(api):

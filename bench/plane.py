@@ -77,19 +77,25 @@ def _config_map(name: str, size: int, labels: dict[str, str]) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def create(api: Api, target: Target, pids: list[int], seconds: float) -> Figure:
-    job = Job(target, 16, "POST", PATH, _config_map("c-{n}", 1024, {"bench": "create"}), seconds=seconds)
-    outcome, note = send(job, pids)
-    api.call("DELETE", f"{PATH}?labelSelector=bench%3Dcreate")
-    return outcome.rate, f"{outcome.requests} in {outcome.seconds:.1f} s, {note}"
+def creates(clients: int) -> Callable[[Api, Target, list[int], float], Figure]:
+    def measure(api: Api, target: Target, pids: list[int], seconds: float) -> Figure:
+        job = Job(target, clients, "POST", PATH, _config_map("c-{n}", 1024, {"bench": "create"}), seconds=seconds)
+        outcome, note = send(job, pids)
+        api.call("DELETE", f"{PATH}?labelSelector=bench%3Dcreate")
+        return outcome.rate, f"{outcome.requests} in {outcome.seconds:.1f} s, {note}"
+
+    return measure
 
 
-def get(api: Api, target: Target, pids: list[int], seconds: float) -> Figure:
-    api.delete(f"{PATH}/one")
-    api.call("POST", PATH, json.loads(_config_map("one", 1024, {"bench": "get"})))
-    outcome, note = send(Job(target, 64, "GET", f"{PATH}/one", seconds=seconds), pids)
-    api.delete(f"{PATH}/one")
-    return outcome.rate, note
+def gets(clients: int) -> Callable[[Api, Target, list[int], float], Figure]:
+    def measure(api: Api, target: Target, pids: list[int], seconds: float) -> Figure:
+        api.delete(f"{PATH}/one")
+        api.call("POST", PATH, json.loads(_config_map("one", 1024, {"bench": "get"})))
+        outcome, note = send(Job(target, clients, "GET", f"{PATH}/one", seconds=seconds), pids)
+        api.delete(f"{PATH}/one")
+        return outcome.rate, note
+
+    return measure
 
 
 def fill(api: Api, target: Target) -> None:

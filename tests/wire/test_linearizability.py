@@ -157,7 +157,7 @@ async def _watch(client: Client, record: Record, query: str, start: int, seen: l
 
 async def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.02)
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Protocol
 
 SLICE = 64
-MAX_PAUSE = 0.03
+MAX_PAUSE = 0.015
 
 
 class Flushable(Protocol):

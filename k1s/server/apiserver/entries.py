@@ -92,11 +92,22 @@ class Entry:
         decoded: Object = orjson.loads(self.raw)
         return decoded
 
+    def known(self, paths: tuple[str, ...]) -> Object | None:
+        """The facts, if these have been read before."""
+        facts = self._facts
+        if facts is None:
+            return None
+        for path in paths:
+            if path not in facts:
+                return None
+        return facts
+
     def facts(self, paths: tuple[str, ...], read: Callable[[Object, str], str]) -> Object:
         """The labels (under LABELS) and these fields: read off the object once, then kept, since selectors ask again."""
-        facts = self._facts
-        if facts is not None and all(path in facts for path in paths):
+        facts = self.known(paths)
+        if facts is not None:
             return facts
+        facts = self._facts
         obj = self.peek()
         labels = obj["metadata"].get("labels") or {}
         facts = {} if facts is None else dict(facts)

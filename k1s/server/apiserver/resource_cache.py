@@ -15,6 +15,8 @@ from typing import Any
 from k1s.api.catalog import Resource
 from k1s.server.apiserver.delivery import Delivery
 from k1s.server.apiserver.entries import Change, Entry, head_of, splice
+from k1s.server.apiserver.selected import Selected
+from k1s.server.apiserver.selection import Selection
 from k1s.server.apiserver.watcher import Render, Watcher
 
 Object = dict[str, Any]
@@ -37,6 +39,8 @@ class ResourceCache:
         # Changes after this revision are in the ring.
         self.ring_start = 0
         self.watchers: set[Watcher] = set()
+        # Changes taken in, and events sent to watchers that have ended.
+        self.changes = self.sent = 0
         # Whether somebody reads them through an informer's list or index: only then decoded ones are worth keeping.
         self.read = False
         # Called when the last object has gone.
@@ -45,6 +49,7 @@ class ResourceCache:
         self._keys: list[str] = []
         self._ring: deque[Change] = deque()
         self._ring_bytes = 0
+        self._selected = Selected()
         self._handlers: list[ChangeHandler] = []
         self._index_functions: dict[str, IndexFunction] = {}
         self._indices: dict[str, dict[str, dict[str, Entry]]] = {}
@@ -68,6 +73,20 @@ class ResourceCache:
         first = bisect_left(self._keys, f"{namespace}/")
         last = bisect_left(self._keys, f"{namespace}0")  # "0" is the character after "/"
         return [self._entries[key] for key in self._keys[first:last]]
+
+    def selected(self, selection: Selection) -> list[Entry]:
+        """Those that a selection matches, in key order."""
+        if selection.everything:
+            return self.entries(selection.namespace)
+        if selection.name and (selection.namespace or not self.resource.namespaced):
+            entry = self._entries.get(f"{selection.namespace}/{selection.name}" if selection.namespace else selection.name)
+            return [entry] if entry is not None and selection.matches(entry) else []
+        known = self._selected.known(selection, self.revision, reversed(self._ring), self.ring_start)
+        if known is not None:
+            return [self._entries[key] for key in sorted(known)]
+        found = [entry for entry in self.entries(selection.namespace) if selection.matches(entry)]
+        self._selected.learn(selection, self.revision, {entry.key for entry in found}, len(self._keys))
+        return found
 
     def entries_at(self, revision: int, namespace: str = "") -> list[Entry] | None:
         """As they were: those of now, with what happened since taken back. None if the ring does not reach back so far."""
@@ -121,8 +140,10 @@ class ResourceCache:
 
     def unwatch(self, watcher: Watcher) -> None:
         self.watchers.discard(watcher)
+        self.sent += watcher.sent
+        watcher.sent = 0
 
-    def new_watcher(self, selection: Any, *, render: Render | None, bookmark: Any) -> Watcher:
+    def new_watcher(self, selection: Selection, *, render: Render | None, bookmark: Any) -> Watcher:
         return Watcher(selection, self._delivery, render=render, bookmark=bookmark, on_close=self.unwatch)
 
     # Being fed
@@ -169,12 +190,14 @@ class ResourceCache:
         self._ring.clear()
         self._ring_bytes = 0
         self.ring_start = self.revision = revision
+        self._selected.forget()
 
     def all_keys(self) -> list[str]:
         return list(self._keys)
 
     def _tell(self, change: Change) -> None:
         self.revision = change.revision
+        self.changes += 1
         entry, previous = change.entry, change.previous
         for name, values in self._index_functions.items():
             self._reindex(name, values, change)

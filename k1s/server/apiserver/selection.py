@@ -85,7 +85,18 @@ class Selection:
     What it has to know of an object is read once and kept with the entry (Entry.facts), whoever asks.
     """
 
-    __slots__ = ("_fields", "_labels", "_needles", "_paths", "_places", "_required", "everything", "name", "namespace")
+    __slots__ = (
+        "_fields",
+        "_labels",
+        "_needles",
+        "_paths",
+        "_places",
+        "_required",
+        "everything",
+        "identity",
+        "name",
+        "namespace",
+    )
 
     def __init__(
         self,
@@ -108,6 +119,8 @@ class Selection:
         self._paths = tuple(dict.fromkeys(path for path, _, _ in self._fields))
         self.everything = self._labels is None and not known and not name
         self._needles = tuple(_needles(self._labels, self._fields))
+        # Selections of one resource with the same identity select the same.
+        self.identity = (namespace, self.name, repr(self._labels), repr(fields))
 
     def required(self, field: str) -> str | None:
         """The value that a field must have, as the client wrote it."""
@@ -125,11 +138,14 @@ class Selection:
                 return False
         if self._labels is None and not self._fields:
             return True
-        raw = entry.raw
-        for needle in self._needles:
-            if needle not in raw:
-                return False
-        return self._holds(entry.facts(self._paths, _field))
+        facts = entry.known(self._paths)
+        if facts is None:
+            raw = entry.raw
+            for needle in self._needles:
+                if needle not in raw:
+                    return False
+            facts = entry.facts(self._paths, _field)
+        return self._holds(facts)
 
     def matches_object(self, obj: Object) -> bool:
         """Labels and fields only."""

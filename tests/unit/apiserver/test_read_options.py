@@ -323,3 +323,38 @@ async def test_selectors_read_an_object_once(api: Api, monkeypatch: pytest.Monke
     monkeypatch.setattr(Entry, "peek", never)
     again = await api.ok("GET", query)
     assert len(again["items"]) == 10 and again["items"] == first["items"]
+
+
+async def test_remembered_answers_follow_the_changes(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    from k1s.server.apiserver import resource_cache, selected
+
+    monkeypatch.setattr(selected, "_FEW", 0)
+    query = f"{CMS}?labelSelector=in%3Dyes"
+
+    async def names() -> list[str]:
+        return [item["metadata"]["name"] for item in (await api.ok("GET", query))["items"]]
+
+    async def put(name: str, value: str) -> None:
+        body = config_map(name)
+        body["metadata"]["labels"] = {"in": value}
+        there = (await api("GET", f"{CMS}/{name}")).status == 200
+        await api.ok("PUT" if there else "POST", f"{CMS}/{name}" if there else CMS, body)
+
+    for number in range(12):
+        await put(f"c{number:02}", "yes" if number == 5 else "no")
+    assert await names() == ["c05"]
+    looked: list[str] = []
+    real = selected.Selected.learn
+    monkeypatch.setattr(selected.Selected, "learn", lambda *args: (looked.append("x"), real(*args)))
+    await put("c07", "yes")
+    await put("c03", "yes")
+    assert await names() == ["c03", "c05", "c07"] and not looked
+    await put("c03", "no")
+    await api.ok("DELETE", f"{CMS}/c05")
+    await put("c01", "no")
+    assert await names() == ["c07"] and not looked
+    # What the ring has lost cannot be followed: every object is looked at again.
+    monkeypatch.setattr(resource_cache, "RING_CHANGES", 2)
+    for name in ("c00", "c01", "c02", "c04"):
+        await put(name, "yes")
+    assert await names() == ["c00", "c01", "c02", "c04", "c07"] and looked

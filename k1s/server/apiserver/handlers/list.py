@@ -55,10 +55,7 @@ def select(resource: Resource, info: RequestInfo, namespace: str) -> Selection:
 
 
 def selected(server: ApiServer, resource: Resource, selection: Selection) -> list[Entry]:
-    entries = server.hub.cache(resource).entries(selection.namespace)
-    if selection.everything:
-        return entries
-    return [entry for entry in entries if selection.matches(entry)]
+    return server.hub.cache(resource).selected(selection)
 
 
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
@@ -112,12 +109,13 @@ class _Page(NamedTuple):
 async def _page(server: ApiServer, resource: Resource, selection: Selection, at: int, after: str, limit: int) -> _Page:
     """What is selected after a key, now or as it was at a revision: from memory if that reaches back so far."""
     cache = server.hub.cache(resource)
-    entries = cache.entries_at(at, selection.namespace) if at else cache.entries(selection.namespace)
+    now = at == 0 or at >= cache.revision
+    entries = cache.selected(selection) if now else cache.entries_at(at, selection.namespace)
     if entries is None:
         return await _page_of_log(server, resource, selection, at, after, limit)
     if after:
         entries = entries[bisect_right(entries, after, key=lambda entry: entry.key) :]
-    if not selection.everything:
+    if not (now or selection.everything):
         found = (entry for entry in entries if selection.matches(entry))
         entries = list(islice(found, limit + 1) if limit else found)
     remaining = max(len(entries) - limit, 0) if limit else 0
