@@ -106,13 +106,6 @@ class LabelSelector:
             return False
         return all(r.matches(labels) for r in self.requirements)
 
-    def required_value(self, key: str) -> str | None:
-        """The one value that `key` must have, if the selector says so: what an index can be asked for."""
-        for r in self.requirements:
-            if r.key == key and r.operator in (IN, EQUALS, DOUBLE_EQUALS) and len(r.values) == 1:
-                return r.values[0]
-        return None
-
     def __str__(self) -> str:
         return ",".join(str(r) for r in self.requirements)
 
@@ -153,11 +146,6 @@ def labels_from(selector: Mapping[str, Any] | None) -> LabelSelector:
     return LabelSelector(
         Requirement(r.key, EQUALS, r.values) if r.operator == IN and len(r.values) == 1 and r.key in pairs else r for r in out
     )
-
-
-def labels_from_map(labels: Mapping[str, str] | None) -> LabelSelector:
-    """A plain map, as Service and ReplicationController have it. Unchecked; None and {} match everything."""
-    return LabelSelector(Requirement(key, EQUALS, (value,)) for key, value in (labels or {}).items())
 
 
 _SPECIAL = "=!(),<>"
@@ -298,13 +286,6 @@ class FieldSelector:
 
     def __init__(self, requirements: Iterable[FieldRequirement] = ()) -> None:
         self.requirements = tuple(requirements)
-
-    @property
-    def empty(self) -> bool:
-        return not self.requirements
-
-    def matches(self, fields: Mapping[str, str]) -> bool:
-        return all((fields.get(r.field, "") == r.value) == (r.operator == "=") for r in self.requirements)
 
     def required_value(self, field: str) -> str | None:
         """The value the field must have, if the selector says so: metadata.name=x is a GET in disguise."""

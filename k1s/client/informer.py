@@ -52,10 +52,6 @@ class WatchInformer:
     def resource(self) -> Resource:
         return self._resource
 
-    @property
-    def has_synced(self) -> bool:
-        return self._synced.is_set()
-
     async def synced(self) -> None:
         await self._synced.wait()
 
