@@ -150,7 +150,8 @@ def _object(obj: Object, schema: Schema, struct: str, path: str) -> None:
         checked = _value(value, child, struct, f"{path}.{field}" if path else field)
         if checked is not value:
             obj[field] = checked
-        if not value and builtin and _droppable(field, child, schema):
+        # An empty record of managers has a meaning: it asks for the record to be dropped.
+        if not value and builtin and _droppable(field, child, schema) and (field, path) != ("managedFields", "metadata"):
             gone.append(field)
     for field in gone:
         del obj[field]

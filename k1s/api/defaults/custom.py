@@ -1,7 +1,7 @@
 """Defaults of custom resources: those that the CRD's structural schema gives.
 
 Called by: the apiserver, for objects of custom resources, with the version's openAPIV3Schema. Never does: validate or prune.
-Idempotent. A null stands for nothing where the schema has a default and does not allow null, as upstream has it.
+Idempotent. A null stands for nothing where the schema does not allow null: it gets the default, or goes, as upstream has it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def apply_schema_defaults(obj: Object, schema: Object) -> None:
 
 def _object(value: Object, schema: Object) -> None:
     properties = schema.get("properties") or {}
+    if None in value.values():
+        _drop_nulls(value, properties, schema.get("additionalProperties"))
     for key, child in properties.items():
         if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
             value[key] = clone(child["default"])
@@ -35,6 +37,13 @@ def _object(value: Object, schema: Object) -> None:
                 if item is None and "default" in more and not more.get("nullable"):
                     value[key] = item = clone(more["default"])
                 _value(item, more)
+
+
+def _drop_nulls(value: Object, properties: Object, more: Any) -> None:
+    for key in [key for key, item in value.items() if item is None]:
+        child = properties.get(key, more)
+        if isinstance(child, dict) and not child.get("nullable") and "default" not in child:
+            del value[key]
 
 
 def _value(value: Any, schema: Object) -> None:

@@ -125,9 +125,12 @@ def put(meta: Object, record: Any) -> None:
 
 def after_admission(call: Call, meta: Object, before: Any) -> None:
     """A mutating step may have broken the record: then it is as it was, and the client is told."""
-    if meta.get("managedFields") is before:
+    after = meta.get("managedFields")
+    if after is before:
         return
-    fault = fault_of(meta.get("managedFields"))
+    if not after:
+        meta.pop("managedFields", None)
+    fault = fault_of(after)
     if fault:
         put(meta, before)
         call.warnings.append(_INVALID.format(fault))

@@ -99,7 +99,7 @@ def test_normal_forms() -> None:
         "containers": [{"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}],
         "volumes": [{"name": "e", "emptyDir": {}}],
     }
-    assert obj["metadata"] == {"name": "a", "labels": {"a": ""}}
+    assert obj["metadata"] == {"name": "a", "labels": {"a": ""}, "managedFields": []}
     assert obj["status"] == {"startTime": "2026-01-02T02:04:05Z"}
     lease = {"kind": "Lease", "spec": {"renewTime": "2026-01-02T03:04:05.9Z"}}
     decode.check_types(lease, schema_for(builtin("Lease")))
