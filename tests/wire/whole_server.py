@@ -29,6 +29,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _decoded(content: bytes) -> Any:
+    """A body of JSON; a watch's, with a document per line, stays as it is."""
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError:
+        return content
+
+
 class WholeServer:
     """`start`, `kill` (-9), `stop`; `call` asks as the administrator, or with what `headers` say and no certificate."""
 
@@ -137,8 +145,11 @@ class WholeServer:
             answer = connection.getresponse()
             content = answer.read()
             found = {name.lower(): value for name, value in answer.getheaders()}
-            decoded = json.loads(content) if found.get("content-type", "").startswith("application/json") and content else content
-            return answer.status, found, decoded
+            return (
+                answer.status,
+                found,
+                _decoded(content) if found.get("content-type", "").startswith("application/json") else content,
+            )
         finally:
             connection.close()
 

@@ -46,9 +46,7 @@ class Timers:
         for cache in self._hub.caches():
             for watcher in list(cache.watchers):
                 if watcher.deadline <= now:
-                    # A last bookmark lets the client resume from here.
-                    watcher.remind(revision)
-                    watcher.end()
+                    watcher.time_is_up(revision)
                     continue
                 due = min(due, watcher.deadline)
                 if watcher.bookmark is not None:

@@ -54,6 +54,7 @@ class Watcher:
         "last_sent",
         "render",
         "selection",
+        "sent",
     )
 
     def __init__(
@@ -70,6 +71,8 @@ class Watcher:
         # (revision, end of initial events) -> a BOOKMARK line, or None if the client does not want them.
         self.bookmark = bookmark
         self.dropped = False
+        # Events so far, for metrics.
+        self.sent = 0
         self.deadline = math.inf
         # The newest revision the client knows of: a bookmark that says nothing new is not sent.
         self.last_sent = 0
@@ -132,6 +135,7 @@ class Watcher:
         if self._closed:
             return
         self._bytes += len(line)
+        self.sent += 1
         # One event may be as large as it likes: only what piles up counts.
         if self._queue and (len(self._queue) >= QUEUE_LIMIT or self._bytes > QUEUE_BYTES):
             self.dropped = True
@@ -163,6 +167,12 @@ class Watcher:
         if self.bookmark is not None and self.last_sent < revision and idle:
             self.last_sent = revision
             self.push(self.bookmark(revision, False))
+
+    def time_is_up(self, revision: int) -> None:
+        """End, with a last bookmark: the client resumes from here, even if nothing has happened for long."""
+        if self.bookmark is not None:
+            self.push(self.bookmark(revision, False))
+        self.end()
 
     def end(self) -> None:
         """No more events; what is queued is still sent."""

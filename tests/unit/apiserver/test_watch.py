@@ -148,6 +148,14 @@ async def test_time_is_up(api: Api) -> None:
     raise AssertionError("the watch goes on")
 
 
+async def test_a_last_bookmark(api: Api) -> None:
+    watch = await api.watch(f"{CMS}?watch=1&resourceVersion=0&timeoutSeconds=5&allowWatchBookmarks=true")
+    await api.clock.advance(6)
+    assert (await watch.next())["type"] == "BOOKMARK"
+    with pytest.raises(StopAsyncIteration):
+        await watch.next()
+
+
 async def test_only_the_first_event_of_a_table_has_columns(api: Api) -> None:
     accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
     watch = await api.watch(f"{CMS}?watch=1", Accept=accept)
