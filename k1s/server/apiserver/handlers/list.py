@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-# Objects that may be turned into YAML on the event loop.
-_FEW = 20
+# Objects that may be decoded and formed on the event loop.
+_FEW = 50
 
 
 def select(resource: Resource, info: RequestInfo, namespace: str) -> Selection:
@@ -154,19 +154,11 @@ async def _answer(
 ) -> Response:
     """`slot`: where the body may be kept for others that ask the same."""
     if media != PLAIN:
-        include = include_object(request) if media.as_ == TABLE else ""
-        objects = [orjson.loads(raw) for raw in await server.all_shown(resource, entries)]
-        if media.as_ == TABLE:
-            version = media.api_version
-            out = table(objects, resource, meta, server.clock.now(), include=include, api_version=version)
-        elif media.as_ == PARTIAL_LIST:
-            items = [partial(obj, media.api_version) for obj in objects]
-            out = {"kind": PARTIAL_LIST, "apiVersion": media.api_version, "metadata": meta, "items": items}
-        else:
-            out = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta, "items": objects}
-        if media.yaml and len(objects) > _FEW:  # slow: others get their turn meanwhile
-            return await compressed(request, await asyncio.to_thread(encoded, out, media))
-        return await compressed(request, encoded(out, media))
+        include, now = include_object(request) if media.as_ == TABLE else "", server.clock.now()
+        raws = await server.all_shown(resource, entries)
+        if len(raws) > _FEW:  # slow: others get their turn meanwhile
+            return await compressed(request, await asyncio.to_thread(_formed, raws, resource, media, meta, now, include))
+        return await compressed(request, _formed(raws, resource, media, meta, now, include))
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
         resource.list_kind.encode(),
         resource.api_version.encode(),
@@ -185,6 +177,18 @@ async def _answer(
     if slot is not None:
         server.lists.put(slot, body)
     return Response(200, body, headers=_GZIP_HEADERS if zipped else [])
+
+
+def _formed(raws: Sequence[bytes], resource: Resource, media: Media, meta: Object, now: float, include: str) -> Response:
+    """The list as table, metadata only, YAML or indented."""
+    objects = [orjson.loads(raw) for raw in raws]
+    if media.as_ == TABLE:
+        return encoded(table(objects, resource, meta, now, include=include, api_version=media.api_version), media)
+    kind, version = resource.list_kind, resource.api_version
+    if media.as_ == PARTIAL_LIST:
+        kind, version = PARTIAL_LIST, media.api_version
+        objects = [partial(obj, version) for obj in objects]
+    return encoded({"kind": kind, "apiVersion": version, "metadata": meta, "items": objects}, media)
 
 
 _GZIP_HEADERS = [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
