@@ -41,13 +41,23 @@ def disruption_budget_status(errs: Errors, obj: Object, old: Object) -> None:
 def priority_class(errs: Errors, obj: Object) -> None:
     name, value = (obj.get("metadata") or {}).get("name") or "", obj.get("value") or 0
     if name.startswith("system-"):
-        if _SYSTEM_CLASSES.get(name) != value:
-            text = "priority class names with 'system-' prefix are reserved for system use only."
-            errs.append(forbidden_field("metadata.name", f"{text} error: {name} is not a known system priority class"))
+        wrong = _not_known(name, value, bool(obj.get("globalDefault")))
+        if wrong:
+            text = f"priority class names with 'system-' prefix are reserved for system use only. error: {wrong}"
+            errs.append(forbidden_field("metadata.name", text))
     elif value > MAX_USER_PRIORITY:
         text = f"maximum allowed value of a user defined priority is {MAX_USER_PRIORITY}"
         errs.append(forbidden_field("value", text))
     one_of(errs, "preemptionPolicy", obj.get("preemptionPolicy"), _PREEMPTION)
+
+
+def _not_known(name: str, value: int, default: bool) -> str:
+    known = _SYSTEM_CLASSES.get(name)
+    if known is None:
+        return f"{name} is not a known system priority class"
+    if value != known:
+        return f"value of {name} PriorityClass must be {known}"
+    return f"globalDefault of {name} PriorityClass must be false" if default else ""
 
 
 def priority_class_update(errs: Errors, obj: Object, old: Object) -> None:
@@ -68,12 +78,11 @@ def lease(errs: Errors, obj: Object) -> None:
 def runtime_class(errs: Errors, obj: Object) -> None:
     strings(errs, "handler", obj.get("handler") or "", names.dns1123_label)
     for name, amount in ((obj.get("overhead") or {}).get("podFixed") or {}).items():
-        quantities(errs, f"overhead.podFixed[{name}]", amount)
+        quantities(errs, f"overhead.limits[{name}]", amount)
     scheduling = obj.get("scheduling") or {}
     label_map(errs, "scheduling.nodeSelector", scheduling.get("nodeSelector"))
     tolerations(errs, "scheduling.tolerations", scheduling.get("tolerations"))
 
 
 def runtime_class_update(errs: Errors, obj: Object, old: Object) -> None:
-    runtime_class(errs, obj)
     immutable(errs, "handler", obj.get("handler"), old.get("handler"))

@@ -5,10 +5,11 @@ Called by: table.py. Never does: escalation checks (the apiserver's strategy doe
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from k1s.api import names
-from k1s.api.errors import invalid_value, not_supported, required
+from k1s.api.errors import GoText, invalid_value, not_supported, required
 from k1s.api.meta import Object
 from k1s.api.validation.rules import Errors, same, strings
 from k1s.api.validation.selectors import label_selector
@@ -55,7 +56,7 @@ def _role_ref(errs: Errors, ref: Object, kinds: tuple[str, ...]) -> None:
     if ref.get("apiGroup") != GROUP:
         errs.append(not_supported("roleRef.apiGroup", ref.get("apiGroup") or "", (GROUP,)))
     if ref.get("kind") not in kinds:
-        errs.append(not_supported("roleRef.kind", ref.get("kind") or "", kinds))
+        errs.append(not_supported("roleRef.kind", ref.get("kind") or "", kinds, as_given=True))
     if not ref.get("name"):
         errs.append(required("roleRef.name"))
     else:
@@ -77,7 +78,7 @@ def _subject(errs: Errors, at: str, subject: Object, *, namespaced: bool) -> Non
         if group != GROUP:
             errs.append(not_supported(f"{at}.apiGroup", group, (GROUP,)))
     else:
-        errs.append(not_supported(f"{at}.kind", kind or "", ("Group", "ServiceAccount", "User")))
+        errs.append(not_supported(f"{at}.kind", kind or "", ("ServiceAccount", "User", "Group"), as_given=True))
 
 
 def _binding(errs: Errors, obj: Object, kinds: tuple[str, ...], *, namespaced: bool) -> None:
@@ -87,7 +88,7 @@ def _binding(errs: Errors, obj: Object, kinds: tuple[str, ...], *, namespaced: b
 
 
 def role_binding(errs: Errors, obj: Object) -> None:
-    _binding(errs, obj, ("ClusterRole", "Role"), namespaced=True)
+    _binding(errs, obj, ("Role", "ClusterRole"), namespaced=True)
 
 
 def cluster_role_binding(errs: Errors, obj: Object) -> None:
@@ -97,7 +98,11 @@ def cluster_role_binding(errs: Errors, obj: Object) -> None:
 def _same_role(errs: Errors, obj: Object, old: Object) -> None:
     ref: Any = obj.get("roleRef")
     if not same(ref, old.get("roleRef")):
-        errs.append(invalid_value("roleRef", ref, "cannot change roleRef"))
+        parts = (
+            (name, (ref or {}).get(key) or "") for name, key in (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
+        )
+        shown = "rbac.RoleRef{" + ", ".join(f"{name}:{json.dumps(value)}" for name, value in parts) + "}"
+        errs.append(invalid_value("roleRef", GoText(shown), "cannot change roleRef"))
 
 
 def role_binding_update(errs: Errors, obj: Object, old: Object) -> None:

@@ -14,6 +14,7 @@ from k1s.api.catalog import Resource
 from k1s.api.errors import FieldError
 from k1s.api.meta import Object
 from k1s.api.validation import (
+    admission_policies,
     apps,
     autoscaling,
     batch,
@@ -21,9 +22,15 @@ from k1s.api.validation import (
     claims,
     cluster,
     config,
-    core,
+    csi,
     definitions,
+    device_slices,
+    devices,
+    endpoint_slices,
+    events,
     extension,
+    flowcontrol,
+    ingresses,
     migrations,
     networking,
     nodes,
@@ -38,8 +45,6 @@ from k1s.api.validation import (
     rbac,
     required_fields,
     service,
-    services,
-    storage,
 )
 from k1s.api.validation.rules import Errors
 
@@ -51,6 +56,9 @@ _RBAC = rbac.GROUP
 _STORAGE = "storage.k8s.io"
 _CERTIFICATES = "certificates.k8s.io"
 _MIGRATION = "storagemigration.k8s.io"
+_DEVICES = "resource.k8s.io"
+_EVENTS = "events.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
 _NETWORK = "networking.k8s.io"
 
 
@@ -61,7 +69,7 @@ def _nothing(errs: Errors, obj: Object) -> None:
 _CREATE: dict[tuple[str, str], Create] = {
     ("", "ConfigMap"): config.config_map,
     ("", "Endpoints"): service.endpoints,
-    ("", "Event"): core.event,
+    ("", "Event"): events.event,
     ("", "LimitRange"): quotas.limit_range,
     ("", "Namespace"): nodes.namespace,
     ("", "Node"): nodes.node,
@@ -88,31 +96,39 @@ _CREATE: dict[tuple[str, str], Create] = {
     (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request,
     ("coordination.k8s.io", "Lease"): cluster.lease,
-    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice,
-    ("events.k8s.io", "Event"): core.new_event,
+    ("discovery.k8s.io", "EndpointSlice"): endpoint_slices.endpoint_slice,
     ("node.k8s.io", "RuntimeClass"): cluster.runtime_class,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget,
     ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class,
-    (_ADMISSION, "MutatingAdmissionPolicy"): extension.admission_policy,
-    (_ADMISSION, "MutatingAdmissionPolicyBinding"): extension.admission_policy_binding,
+    (_ADMISSION, "MutatingAdmissionPolicy"): admission_policies.policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): admission_policies.binding,
     (_ADMISSION, "MutatingWebhookConfiguration"): extension.webhooks,
-    (_ADMISSION, "ValidatingAdmissionPolicy"): extension.admission_policy,
-    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): extension.admission_policy_binding,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policies.policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): admission_policies.binding,
     (_ADMISSION, "ValidatingWebhookConfiguration"): extension.webhooks,
     (_NETWORK, "IPAddress"): networking.ip_address,
-    (_NETWORK, "Ingress"): networking.ingress,
-    (_NETWORK, "IngressClass"): networking.ingress_class,
+    (_NETWORK, "Ingress"): ingresses.ingress,
+    (_NETWORK, "IngressClass"): ingresses.ingress_class,
     (_NETWORK, "NetworkPolicy"): networking.network_policy,
     (_NETWORK, "ServiceCIDR"): networking.service_cidr,
     (_RBAC, "ClusterRole"): rbac.cluster_role,
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding,
     (_RBAC, "Role"): rbac.role,
     (_RBAC, "RoleBinding"): rbac.role_binding,
+    (_DEVICES, "DeviceClass"): devices.device_class,
+    (_DEVICES, "DeviceTaintRule"): devices.taint_rule,
+    (_DEVICES, "ResourceClaim"): devices.claim,
+    (_DEVICES, "ResourceClaimTemplate"): devices.claim_template,
+    (_DEVICES, "ResourceSlice"): device_slices.resource_slice,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration,
-    (_STORAGE, "CSIDriver"): storage.csi_driver,
-    (_STORAGE, "CSINode"): storage.csi_node,
-    (_STORAGE, "StorageClass"): storage.storage_class,
-    (_STORAGE, "VolumeAttachment"): storage.volume_attachment,
+    (_STORAGE, "CSIDriver"): csi.csi_driver,
+    (_STORAGE, "CSINode"): csi.csi_node,
+    (_STORAGE, "CSIStorageCapacity"): csi.storage_capacity,
+    (_STORAGE, "StorageClass"): csi.storage_class,
+    (_STORAGE, "VolumeAttachment"): csi.volume_attachment,
+    (_STORAGE, "VolumeAttributesClass"): csi.attributes_class,
+    (_FLOW, "FlowSchema"): flowcontrol.flow_schema,
+    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.priority_level,
 }
 # Kinds not here are validated anew on update, nothing in them is fixed.
 _UPDATE: dict[tuple[str, str], Update] = {
@@ -136,20 +152,26 @@ _UPDATE: dict[tuple[str, str], Update] = {
     (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_update,
     (_CERTIFICATES, "ClusterTrustBundle"): certificates.trust_bundle_update,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_update,
-    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice_update,
+    ("discovery.k8s.io", "EndpointSlice"): endpoint_slices.endpoint_slice_update,
     ("node.k8s.io", "RuntimeClass"): cluster.runtime_class_update,
-    ("resource.k8s.io", "ResourceClaim"): extension.immutable_spec,
-    ("resource.k8s.io", "ResourceClaimTemplate"): extension.immutable_spec,
+    (_DEVICES, "ResourceClaim"): devices.fixed_spec,
+    (_DEVICES, "ResourceClaimTemplate"): devices.fixed_spec,
+    (_DEVICES, "ResourceSlice"): device_slices.resource_slice_update,
     ("scheduling.k8s.io", "PriorityClass"): cluster.priority_class_update,
     (_NETWORK, "IPAddress"): networking.ip_address_update,
-    (_NETWORK, "IngressClass"): networking.ingress_class_update,
+    (_NETWORK, "Ingress"): ingresses.ingress_update,
+    (_NETWORK, "IngressClass"): ingresses.ingress_class_update,
+    (_NETWORK, "NetworkPolicy"): networking.network_policy_update,
     (_NETWORK, "ServiceCIDR"): networking.service_cidr_update,
     (_RBAC, "ClusterRoleBinding"): rbac.cluster_role_binding_update,
     (_RBAC, "RoleBinding"): rbac.role_binding_update,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration_update,
-    (_STORAGE, "CSIDriver"): storage.csi_driver_update,
-    (_STORAGE, "StorageClass"): storage.storage_class_update,
-    (_STORAGE, "VolumeAttachment"): storage.volume_attachment_update,
+    (_STORAGE, "CSIDriver"): csi.csi_driver_update,
+    (_STORAGE, "CSINode"): csi.csi_node_update,
+    (_STORAGE, "CSIStorageCapacity"): csi.storage_capacity_update,
+    (_STORAGE, "StorageClass"): csi.storage_class_update,
+    (_STORAGE, "VolumeAttachment"): csi.volume_attachment_update,
+    (_STORAGE, "VolumeAttributesClass"): csi.attributes_class_update,
 }
 _STATUS: dict[tuple[str, str], Update] = {
     ("", "Namespace"): nodes.namespace_status,
@@ -168,8 +190,15 @@ _STATUS: dict[tuple[str, str], Update] = {
     (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_status,
     (_CERTIFICATES, "PodCertificateRequest"): pod_certificates.request_status,
     ("policy", "PodDisruptionBudget"): cluster.disruption_budget_status,
-    (_NETWORK, "Ingress"): services.load_balancer_status,
+    (_NETWORK, "Ingress"): ingresses.ingress_status,
+    (_DEVICES, "DeviceTaintRule"): devices.taint_rule_status,
+    (_DEVICES, "ResourceClaim"): devices.claim_status,
     (_MIGRATION, "StorageVersionMigration"): migrations.migration_status,
+    (_STORAGE, "VolumeAttachment"): csi.volume_attachment_status,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policies.policy_status,
+    ("apiregistration.k8s.io", "APIService"): extension.api_service_status,
+    (_FLOW, "FlowSchema"): flowcontrol.status,
+    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.status,
 }
 _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
     ("", "Pod", "ephemeralcontainers"): pod_update.ephemeral_containers,
@@ -179,20 +208,25 @@ _SUBRESOURCE: dict[tuple[str, str, str], Update] = {
 }
 
 
-def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
-    """What is wrong with a new object."""
+def validate_create(resource: Resource, obj: Object, asked: Resource | None = None) -> list[FieldError]:
+    """What is wrong with a new object. `asked`: the resource of the request, where that may have rules of its own."""
     errs: Errors = []
     if resource.persisted:
         object_meta.validate(errs, resource, obj)
-    _content(errs, resource, obj)
+    if asked is not None and asked.group == _EVENTS and not resource.custom:
+        events.new_event(errs, obj)
+    else:
+        _content(errs, resource, obj)
     return errs
 
 
-def validate_update(resource: Resource, obj: Object, old: Object) -> list[FieldError]:
+def validate_update(resource: Resource, obj: Object, old: Object, asked: Resource | None = None) -> list[FieldError]:
     """What is wrong with `obj` as the successor of `old`."""
     errs: Errors = []
     object_meta.validate_update(errs, resource, obj, old)
     update = _UPDATE.get((resource.group, resource.kind))
+    if asked is not None and asked.group == _EVENTS:
+        update = events.new_event_update
     if update is None or resource.custom:
         _content(errs, resource, obj)
     else:

@@ -13,6 +13,7 @@ from k1s.api.cel.authorizer import Question, answered_by, variable
 from k1s.api.cel.optional import NONE, Optional
 from k1s.api.cel.program import CompileError, CostExceeded, EvaluationError, compile_expression, uses
 from k1s.api.cel.values import escaped
+from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import FieldError
 from k1s.api.validation.table import validate_create
 
@@ -159,6 +160,7 @@ def policy_faults(**spec: Any) -> list[FieldError]:
         "metadata": {"name": "p"},
         "spec": {"matchConstraints": {"resourceRules": rules}, "validations": [{"expression": "true"}], **spec},
     }
+    apply_defaults(builtin("ValidatingAdmissionPolicy"), obj)
     return validate_create(builtin("ValidatingAdmissionPolicy"), obj)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from k1s.api.catalog import builtin, builtin_catalog
+from k1s.api.defaults.table import apply_defaults
 from k1s.api.cel.constructors import plain
 from k1s.api.cel.program import compile_expression
 from k1s.api.errors import ApiError
@@ -117,6 +118,7 @@ async def test_a_policy_is_asked_again(informers: DictInformers) -> None:
 def test_wrong_mutations_refuse_a_policy(informers: DictInformers) -> None:
     def faults(mutation: Object) -> list[str]:
         obj = put(informers, mutation)
+        apply_defaults(builtin("MutatingAdmissionPolicy"), obj)
         return [f"{e.field}: {e.detail}" for e in validate_create(builtin("MutatingAdmissionPolicy"), obj)]
 
     assert faults(applied("Object{spec: Object.spec{replicas: 1}}")) == [] and faults(patched("[]")) == []
