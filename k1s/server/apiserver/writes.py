@@ -113,7 +113,7 @@ async def _store_new(call: Call, strategy: Strategy, obj: Object, admission: Adm
     name = obj["metadata"].get("name") or ""
     try:
         await strategy.allocate(call, obj, None)
-        errors = validate_create(stored, obj)
+        errors = validate_create(stored, obj, call.resource)
         if stored.custom:
             errors += server.custom.faults(stored, obj)
         if errors:
@@ -257,7 +257,7 @@ def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:
     if call.info.subresource:
         errors = validate_subresource_update(call.stored, call.info.subresource, obj, old)
     else:
-        errors = validate_update(call.stored, obj, old)
+        errors = validate_update(call.stored, obj, old, call.resource)
     if call.stored.custom:
         errors += call.server.custom.faults(call.stored, obj, old)
     return errors
