@@ -103,12 +103,14 @@ def _check(applied: Object, schema: Schema, api_version: str) -> None:
     if version != api_version:
         text = f"Specified patch version: {version or ''}, expected: {api_version}"
         raise bad_request(f"Incorrect version specified in apply patch. {text}")
-    if meta.metadata(applied).get("managedFields") is not None:
+    given = applied.get("metadata")
+    metadata = given if isinstance(given, dict) else {}
+    if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     faults = check_applied(applied, schema)
     if faults:
         group = version if "/" in version else f"/{version}"
-        what = f"{meta.namespace(applied)}/{meta.name(applied)}; {group}, Kind={applied.get('kind', '')}"
+        what = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}, Kind={applied.get('kind', '')}"
         text = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
         raise bad_request(f"failed to create typed patch object ({what}): {text}")
 

@@ -29,7 +29,8 @@ class DeviceTaintRule(Strategy):
 
     def prepare_create(self, call: Call, obj: Object) -> None:
         super().prepare_create(call, obj)
-        _stamp(call, obj["spec"].setdefault("taint", {}))
+        if (taint := (obj.get("spec") or {}).get("taint")) is not None:
+            _stamp(call, taint)
 
     def prepare_update(self, call: Call, obj: Object, old: Object) -> None:
         new, before = ((o.get("spec") or {}).get("taint") or {} for o in (obj, old))
