@@ -14,18 +14,20 @@ async def test_events_are_text_frames(wire: Wire, namespace: str) -> None:
     base = f"https://127.0.0.1:{wire.port}/api/v1/namespaces/{namespace}/configmaps"
     tls = ssl.create_default_context(cafile=str(wire.home / "ca.pem"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
-        async with session.ws_connect(f"{base}?watch=1&resourceVersion=0&timeoutSeconds=2&allowWatchBookmarks=1") as socket:
+        target = f"{base}?watch=1&resourceVersion=0&timeoutSeconds=2&allowWatchBookmarks=1"
+        async with session.ws_connect(target, autoclose=False) as socket:
             for name in ("a", "b"):
                 async with session.post(base, json={"metadata": {"name": name}}) as made:
                     assert made.status == 201
             seen = []
-            async for message in socket:
-                assert message.type == aiohttp.WSMsgType.TEXT
+            while (message := await socket.receive(10)).type == aiohttp.WSMsgType.TEXT:
                 event = orjson.loads(message.data)
                 seen.append((event["type"], event["object"]["metadata"].get("name", "")))
-            code = socket.close_code
         # The watch's time ends it in good order, after a last bookmark.
-        assert seen == [("ADDED", "a"), ("ADDED", "b"), ("BOOKMARK", "")] and code == 1000
+        assert seen == [("ADDED", "a"), ("ADDED", "b"), ("BOOKMARK", "")] and (message.type, message.data) == (
+            aiohttp.WSMsgType.CLOSE,
+            1000,
+        )
         # What is wrong with the request is told before the upgrade.
         try:
             await session.ws_connect(f"{base}?watch=1&resourceVersion=x")
