@@ -55,6 +55,11 @@ def apply_json_patch(doc: Object, operations: Any) -> Object:
         kind = operation.get("op")
         if kind not in _KINDS:
             raise rejected(f"Unexpected kind: {kind}")
+        if kind == "replace" and operation.get("path") == "":
+            if not isinstance(operation.get("value"), dict | list):
+                raise rejected("replace operation value must be object or array")
+            out = clone(operation["value"])
+            continue
         try:
             copied += _OPERATIONS[kind](out, operation)
             if copied > MAX_COPIED_BYTES:

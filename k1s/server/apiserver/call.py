@@ -146,6 +146,10 @@ class Call:
         """The body as an object of `resource`: decoded, its types checked, unknown fields treated as asked."""
         data, form = await self.body(), body_form(self.request)
         obj, complaints = decode_body(data, form, resource.kind)
+        if resource.custom and not obj.get("kind"):
+            # Of built-in kinds the URL tells what it is; custom resources have to say it.
+            text = f"Object 'Kind' is missing in '{data.decode('utf-8', 'replace')}'"
+            raise bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): {text} ({_summary(data)})")
         check_kind(obj, resource, self.server)
         self.typed(obj, resource, complaints, body=data if form == JSON else b"")
         return obj

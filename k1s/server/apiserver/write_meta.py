@@ -87,7 +87,7 @@ def check_uid(call: Call, meta: Object, entry: Entry | None) -> None:
         stored = call.stored
         path = "/".join(filter(None, (stored.storage_prefix.rstrip("/"), call.namespace, call.name)))
         why = (
-            f"StorageError: invalid object, Code: 4, Key: /registry/{path.lstrip('/')}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"StorageError: invalid object, Code: 4, Key: /{path.lstrip('/')}, ResourceVersion: 0, AdditionalErrorMsg: "
             f"Precondition failed: UID in precondition: {uid}, UID in object meta: {current}"
         )
         raise conflict(stored.plural, stored.group, call.name, why)

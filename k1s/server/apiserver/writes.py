@@ -95,6 +95,8 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
+            if not generate and meta.get("generateName"):
+                break
             if not generate:
                 await _note_deletion(call, meta["name"], error)
                 raise

@@ -144,7 +144,7 @@ class Patch:
         return lambda obj: apply_json_patch(obj, operations)
 
     def _merging(self, body: bytes, strict: bool) -> Callable[[Object], Any]:
-        document = self._document
+        document = {} if self._document is None and self._kind == STRATEGIC_MERGE_PATCH else self._document
         if not isinstance(document, dict):
             start = "error decoding patch: " if self._kind == MERGE_PATCH else ""
             raise bad_request(
