@@ -57,6 +57,8 @@ Object = dict[str, Any]
 
 # Seconds a read waits for a revision that has not happened yet.
 _FUTURE_SECONDS = 3.0
+# What the API says is for its caller only and for now (upstream's WithCacheControl).
+_PRIVATE = ("Cache-Control", "no-cache, private")
 _LONG_RUNNING = ("exec", "attach", "portforward", "proxy", "log")
 
 
@@ -184,9 +186,10 @@ class ApiServer:
         except Exception as error:  # the boundary: one request's defect must not end the server
             log.error("%s %s failed", request.method, request.path, exc_info=error)
             answer = error_answer(internal(f"{type(error).__name__}: {error}"), request=request)
-        headers = request.context.get("headers")
-        if headers and isinstance(answer, Response | Stream):
-            answer.headers = [*answer.headers, *headers]
+        headers = request.context.get("headers", ())
+        if isinstance(answer, Response | Stream):
+            said = any(name == _PRIVATE[0] for name, _ in answer.headers)
+            answer.headers = [*answer.headers, *headers] if said else [_PRIVATE, *answer.headers, *headers]
         self._counters.note(info, answer, self.clock.monotonic() - began)
         return answer
 

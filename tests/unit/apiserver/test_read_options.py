@@ -192,7 +192,7 @@ async def test_forms_of_a_watch(api: Api) -> None:
     await api.ok("POST", CMS, config_map("a"))
     refused = await api("GET", f"{CMS}?watch=1", Accept="application/yaml")
     assert refused.status == 406
-    assert refused.headers == {} and b"only the following media types are accepted: application/json;stream=watch" in refused.raw
+    assert b"only the following media types are accepted: application/json;stream=watch" in refused.raw
     assert (await (await api.watch(f"{CMS}?watch=1", Accept="application/json;stream=watch")).next())["type"] == "ADDED"
     assert (await api("GET", f"{CMS}?watch=1", Accept="application/json;stream=other")).status == 406
     for version in ("v1", "v1beta1"):
