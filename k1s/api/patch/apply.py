@@ -141,6 +141,8 @@ class _Apply:
         # Where nothing was dropped from the configuration there is nothing to take away.
         if previous is not None and (previous.api_version != self._api_version or difference(previous.fields, mine)):
             new = yield from self._prune(new, managers, previous)
+            # Lists and maps that are applied empty went with what they held.
+            new = merge(new, self._applied, schema)
         change = ownership.Change(self._live, new, schema, self._api_version, self._reset, self._schemas)
         if not change.main.same:
             yield from change.load(managers)
@@ -179,6 +181,7 @@ class _Apply:
         pruned = yield from self._in(pruned, at, version)
         left = ensure_named(to_field_set(pruned, schema), schema)
         gone = intersection(difference(ensure_named(to_field_set(then, schema), schema), left), named_last)
+        gone = difference(gone, ensure_named(owned[version], schema))
         return (yield from self._in(_object(remove_items(then, gone, schema)), version, self._api_version))
 
     def _in(self, obj: Object, version: str, wanted: str) -> ownership.Steps[Object]:
