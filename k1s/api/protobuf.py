@@ -1,7 +1,7 @@
 """Request bodies in Kubernetes' protobuf form, as the JSON-like objects everything else works on.
 
 Owns: decode_protobuf. Called by: the apiserver, for Content-Type application/vnd.kubernetes.protobuf (what client-go and kubectl
-send for built-in kinds). Never does: encode; answers are JSON, which every client accepts.
+send for built-in kinds). Never does: encode (protobuf_encode.py, for the few clients that take nothing else).
 The field numbers come from protobuf_fields.txt.gz (packaging/protobuf_fields.py makes it), read when the first such body comes.
 
 A line of the table: message, then per field `number label code`; label ends with ? if a zero value is left out, < means that
@@ -30,7 +30,7 @@ _MAX_DEPTH = 100
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     label: str
     omit_zero: bool
     code: str
@@ -47,11 +47,11 @@ def _lines() -> dict[str, str]:
 
 
 @cache
-def _fields(message: str) -> dict[int, _Field]:
+def message_fields(message: str) -> dict[int, Field]:
     out = {}
     for part in filter(None, _lines().get(message, "").split("\t")):
         number, label, code = part.split(" ")
-        out[int(number)] = _Field(label.removesuffix("?"), label.endswith("?"), code)
+        out[int(number)] = Field(label.removesuffix("?"), label.endswith("?"), code)
     return out
 
 
@@ -132,7 +132,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def _message(data: bytes, name: str, depth: int) -> Object:
     if depth > _MAX_DEPTH:
         raise _Malformed("nested too deeply")
-    fields = _fields(name)
+    fields = message_fields(name)
     out: Object = {}
     for number, _, value in _items(data):
         field = fields.get(number)
@@ -142,7 +142,7 @@ def _message(data: bytes, name: str, depth: int) -> Object:
     return out
 
 
-def _put(out: Object, field: _Field, value: int | bytes, depth: int) -> None:
+def _put(out: Object, field: Field, value: int | bytes, depth: int) -> None:
     label, omit_zero, code = field
     if label == "<":
         out.update(_value(code.lstrip("*"), value, depth))

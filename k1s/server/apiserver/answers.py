@@ -19,7 +19,7 @@ from k1s.base.http import Request, Response
 from k1s.server.apiserver.entries import frame
 from k1s.server.apiserver.negotiation import PARTIAL as PARTIAL
 from k1s.server.apiserver.negotiation import PARTIAL_LIST as PARTIAL_LIST
-from k1s.server.apiserver.negotiation import PLAIN, Media, accepted, pretty, takes_gzip
+from k1s.server.apiserver.negotiation import PLAIN, PROTOBUF, Media, accepted, pretty, takes_gzip
 from k1s.server.apiserver.negotiation import TABLE as TABLE
 
 Object = dict[str, Any]
@@ -72,6 +72,10 @@ def object_answer(
 def encoded(obj: Object, media: Media, status: int = 200, headers: Headers = ()) -> Response:
     if media.yaml:
         return Response(status, to_yaml(obj), "application/yaml", list(headers))
+    if media.protobuf:
+        from k1s.api.protobuf_encode import encode_protobuf
+
+        return Response(status, encode_protobuf(obj), PROTOBUF, list(headers))
     option = orjson.OPT_INDENT_2 if media.pretty else None
     return Response(status, orjson.dumps(obj, option=option), headers=list(headers))
 
@@ -99,7 +103,7 @@ def _error_form(request: Request | None) -> Media:
     if request is None:
         return PLAIN
     try:
-        return accepted(request)
+        return accepted(request, protobuf=True)
     except ApiError:  # the client takes nothing that we have: then the first fault is told, as JSON
         return PLAIN
 
@@ -177,11 +181,26 @@ def watch_renderer(
             return frame(type_, orjson.dumps(made))
 
         return as_table
+    if media.protobuf:
+        return _protobuf_lines(media, convert)
     if media.as_ == PARTIAL:
         return lambda type_, raw: frame(type_, orjson.dumps(partial(orjson.loads(raw), media.api_version)))
     if convert is not None:
         return lambda type_, raw: frame(type_, orjson.dumps(convert(raw) if type_ != "BOOKMARK" else orjson.loads(raw)))
     return None
+
+
+def _protobuf_lines(media: Media, convert: Callable[[bytes], Object] | None) -> Callable[[str, bytes], bytes]:
+    from k1s.api.protobuf_encode import watch_frame
+
+    def as_protobuf(type_: str, raw: bytes) -> bytes:
+        plain = type_ in ("BOOKMARK", "ERROR") or convert is None
+        obj = orjson.loads(raw) if plain or convert is None else convert(raw)
+        if media.as_ == PARTIAL and type_ != "ERROR":
+            obj = partial(obj, media.api_version)
+        return watch_frame(type_, obj)
+
+    return as_protobuf
 
 
 def compress(parts: Sequence[bytes]) -> bytes:

@@ -1,8 +1,8 @@
 """Which form of an answer the client wants, and in which form its body came.
 
 Owns: Media, accepted() and body_form(). Called by: handlers, discovery, openapi. Never does: encode (answers.py).
-Answers are JSON or YAML: protobuf, which client-go asks for first, is passed over for what it accepts next. Bodies may be
-protobuf too, since client-go sends that without asking.
+Answers are JSON or YAML: protobuf, which client-go asks for first, is passed over for what it accepts next, and made only for
+who accepts nothing else. Bodies may be protobuf too, since client-go sends that without asking.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ class Media(NamedTuple):
     group: str = ""
     version: str = ""
     pretty: bool = False
+    protobuf: bool = False
 
     @property
     def content_type(self) -> str:
+        if self.protobuf:
+            return PROTOBUF
         return YAML if self.yaml else JSON
 
     @property
@@ -52,16 +55,17 @@ _READERS = ("curl", "Wget", "Mozilla/5.0")
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 
-def accepted(request: Request, *transforms: str, stream: bool = False) -> Media:
+def accepted(request: Request, *transforms: str, stream: bool = False, protobuf: bool = False) -> Media:
     """The best form that the client takes; `transforms` are the `as=` kinds that the caller can make. Raises ApiError 406.
 
-    `stream`: for a watch, which is never YAML. Source: apiserver/pkg/endpoints/handlers/negotiation.
+    `stream`: for a watch, which is never YAML. `protobuf`: the caller can make that, too.
+    Source: apiserver/pkg/endpoints/handlers/negotiation.
     """
     accept = request.headers.get("Accept", "")
     if not accept or accept == JSON or accept == "*/*":
         media = PLAIN
     else:
-        media = _negotiate(accept[:4096], transforms, stream)
+        media = _negotiate(accept[:4096], transforms, stream, protobuf)
     if not media.pretty and not media.yaml and not stream and pretty(request):
         media = media._replace(pretty=True)
     return media
@@ -102,8 +106,9 @@ def _clauses(accept: str) -> list[_Clause]:
 
 
 @lru_cache(maxsize=256)
-def _negotiate(accept: str, transforms: tuple[str, ...], stream: bool) -> Media:
-    for _, kind, values in _clauses(accept):
+def _negotiate(accept: str, transforms: tuple[str, ...], stream: bool, protobuf: bool) -> Media:
+    clauses = _clauses(accept)
+    for _, kind, values in clauses:
         if kind in (JSON, "application/*", "*/*"):
             yaml = False
         elif kind == YAML:
@@ -126,9 +131,18 @@ def _negotiate(accept: str, transforms: tuple[str, ...], stream: bool) -> Media:
                 raise _other_shape(f"you requested {PARTIAL_LIST}, but the requested object is not a list")
         elif as_ in transforms and (values.get("g"), version) == (DISCOVERY, "v2"):
             return Media(yaml, as_, DISCOVERY, version, pretty)
+    if protobuf:
+        # Only for who takes nothing else: our JSON is ready, protobuf has to be made.
+        for _, kind, values in clauses:
+            as_, version = values.get("as", ""), values.get("v", "")
+            if kind == PROTOBUF and values.get("stream", "watch") == "watch":
+                if not as_:
+                    return Media(protobuf=True)
+                if as_ in transforms and as_ != TABLE and values.get("g") == META and version in _META_VERSIONS:
+                    return Media(False, as_, META, version, protobuf=True)
     if stream:
-        raise not_acceptable((f"{JSON};stream=watch",))
-    raise not_acceptable((JSON, YAML))
+        raise not_acceptable((f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")[: 1 + protobuf])
+    raise not_acceptable((JSON, YAML, PROTOBUF)[: 2 + protobuf])
 
 
 def _other_shape(why: str) -> ApiError:

@@ -15,7 +15,7 @@ import orjson
 
 from k1s.api.catalog import Resource
 from k1s.api.errors import ApiError
-from k1s.server.apiserver.entries import Change, Entry, frame, splice
+from k1s.server.apiserver.entries import Change, Entry, splice
 from k1s.server.apiserver.object_store import ObjectStore
 from k1s.server.apiserver.resource_cache import ResourceCache
 from k1s.server.apiserver.watch_cache import WatchCache
@@ -56,7 +56,7 @@ class Resumption:
                 events, complete = await self._objects.history(self._resource, self._position, upto)
             except ApiError as error:
                 self._watcher.end()
-                return frame("ERROR", orjson.dumps(error.status()))
+                return self._watcher.fault(orjson.dumps(error.status()))
             self._position = max(self._position, complete)
             lines = [line for change in changes(cache, events) if (line := self._watcher.told(change)) is not None]
             if lines:

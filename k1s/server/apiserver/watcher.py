@@ -14,6 +14,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import islice
 
 from k1s.base.http import Sink
@@ -51,6 +52,7 @@ class Watcher:
         "bookmark",
         "deadline",
         "dropped",
+        "fault",
         "last_sent",
         "render",
         "selection",
@@ -71,6 +73,8 @@ class Watcher:
         # (revision, end of initial events) -> a BOOKMARK line, or None if the client does not want them.
         self.bookmark = bookmark
         self.dropped = False
+        # A Status as the line that ends the watch.
+        self.fault: Callable[[bytes], bytes] = partial(frame, "ERROR")
         # Events so far, for metrics.
         self.sent = 0
         self.deadline = math.inf

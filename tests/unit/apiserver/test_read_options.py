@@ -8,6 +8,9 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from k1s.api.catalog import builtin
+from k1s.api.protobuf import decode_protobuf
+from k1s.base.http import Stream
 from tests.unit.apiserver.conftest import CMS, PODS, Api, Object, config_map, pod
 
 # query -> status and what the message holds; "{now}" is the current revision.
@@ -165,7 +168,7 @@ async def test_get_at_a_version(api: Api) -> None:
 
 FORMS = "application/json;as={};g=meta.k8s.io;v={}"
 ACCEPTED = [
-    ("text/html", 406, "only the following media types are accepted: application/json, application/yaml"),
+    ("text/html", 406, "accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
     ("application/json;as=Table;g=meta.k8s.io;v=v2", 406, "only the following"),
     ("application/json;as=Table;v=v1", 406, "only the following"),
     ("application/json;as=Nonsense;g=meta.k8s.io;v=v1,application/json", 200, "ConfigMapList"),
@@ -192,7 +195,7 @@ async def test_forms_of_a_watch(api: Api) -> None:
     await api.ok("POST", CMS, config_map("a"))
     refused = await api("GET", f"{CMS}?watch=1", Accept="application/yaml")
     assert refused.status == 406
-    assert b"only the following media types are accepted: application/json;stream=watch" in refused.raw
+    assert b"accepted: application/json;stream=watch,\n  application/vnd.kubernetes.protobuf;stream=watch" in refused.raw
     assert (await (await api.watch(f"{CMS}?watch=1", Accept="application/json;stream=watch")).next())["type"] == "ADDED"
     assert (await api("GET", f"{CMS}?watch=1", Accept="application/json;stream=other")).status == 406
     for version in ("v1", "v1beta1"):
@@ -358,3 +361,44 @@ async def test_remembered_answers_follow_the_changes(api: Api, monkeypatch: pyte
     for name in ("c00", "c01", "c02", "c04"):
         await put(name, "yes")
     assert await names() == ["c00", "c01", "c02", "c04", "c07"] and looked
+
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+
+async def test_protobuf_for_who_takes_nothing_else(api: Api) -> None:
+    made = await api.ok("POST", PODS, pod("a"))
+    one = await api("GET", f"{PODS}/a", Accept=PROTOBUF)
+    assert (one.status, one.content_type) == (200, PROTOBUF)
+    decoded = decode_protobuf(one.raw)
+    assert decoded["metadata"] == made["metadata"] and decoded["spec"]["containers"][0]["name"] == "c"
+    listed = decode_protobuf((await api("GET", PODS, Accept=PROTOBUF)).raw)
+    assert listed["kind"] == "PodList" and listed["items"][0]["metadata"]["name"] == "a"
+    names = decode_protobuf((await api("GET", PODS, Accept=f"{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")).raw)
+    assert names["kind"] == "PartialObjectMetadataList" and "spec" not in names["items"][0]
+    missing = await api("GET", f"{PODS}/none", Accept=PROTOBUF)
+    assert missing.status == 404 and decode_protobuf(missing.raw)["reason"] == "NotFound"
+    written = await api("POST", CMS, config_map("x", k="v"), Accept=PROTOBUF)
+    assert written.status == 201 and decode_protobuf(written.raw)["data"] == {"k": "v"}
+    # As go clients ask: what is ready is given.
+    assert (await api("GET", PODS, Accept=f"{PROTOBUF}, */*")).content_type == "application/json"
+    assert (await api("GET", PODS, Accept=f"{PROTOBUF};as=Table;g=meta.k8s.io;v=v1")).status == 406
+
+
+async def test_a_watch_in_protobuf(api: Api) -> None:
+    await api.ok("POST", CMS, config_map("a", k="v"))
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1"
+    stream = await api.send("GET", f"{CMS}?{query}", Accept=f"{PROTOBUF};stream=watch")
+    assert isinstance(stream, Stream) and stream.content_type == f"{PROTOBUF};stream=watch"
+    first, mark = await anext(stream.chunks), await anext(stream.chunks)
+    assert int.from_bytes(first[:4], "big") == len(first) - 4 and b"ADDED" in first[:12]
+    assert decode_protobuf(first[first.index(b"k8s") :])["data"] == {"k": "v"}
+    notes = decode_protobuf(mark[mark.index(b"k8s") :])["metadata"]["annotations"]
+    empty = decode_protobuf(base64.b64decode(notes["kubernetes.io/initial-events-list-blueprint"]))
+    assert empty["kind"] == "ConfigMapList"
+    api.server.hub.cache(builtin("ConfigMap")).begin(api.store.revision)
+    await api.store.compact(api.store.revision)
+    stream = await api.send("GET", f"{CMS}?watch=1&resourceVersion=1", Accept=PROTOBUF)
+    assert isinstance(stream, Stream)
+    gone = await anext(stream.chunks)
+    assert b"ERROR" in gone[:12] and decode_protobuf(gone[gone.index(b"k8s") :])["code"] == 410

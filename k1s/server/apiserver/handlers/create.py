@@ -23,7 +23,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     call = Call(request, info, user, server)
     if call.resource.namespaced and not call.namespace:
         raise bad_request("an empty namespace may not be set during creation")
-    media = accepted(request, TABLE, PARTIAL)
+    media = accepted(request, TABLE, PARTIAL, protobuf=not call.resource.custom)
     call.options("CreateOptions")
     obj = await call.object(call.resource)
     entry = await create_object(call, obj)

@@ -47,7 +47,7 @@ _AT_ONCE = 32
 
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     call = Call(request, info, user, server)
-    media = accepted(request, TABLE, PARTIAL)
+    media = accepted(request, TABLE, PARTIAL, protobuf=not call.resource.custom)
     options = await read_options(call)
     entry = await server.objects.get(call.stored, call.namespace, call.name)
     await _admit(call, entry, options)

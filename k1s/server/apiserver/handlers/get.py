@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def handle(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer) -> Answer:
     resource = info.resource
     assert resource is not None
-    media = accepted(request, TABLE, PARTIAL)
+    media = accepted(request, TABLE, PARTIAL, protobuf=not resource.custom)
     if request.query:
         await server.reach(revision(request.param("resourceVersion")))
     entry = await server.objects.get(resource, info.namespace if resource.namespaced else "", info.name)

@@ -62,7 +62,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
     resource = info.resource
     assert resource is not None
     options = list_options(request)
-    media = accepted(request, TABLE, PARTIAL_LIST)
+    media = accepted(request, TABLE, PARTIAL_LIST, protobuf=not resource.custom)
     selection = select(resource, info, info.namespace if resource.namespaced else "")
     token = read_token(options.token, options.version) if options.token else None
     at, after = (token.revision, token.after) if token is not None else (options.exact, "")

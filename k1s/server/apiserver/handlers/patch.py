@@ -65,7 +65,7 @@ async def handle_status(request: Request, info: RequestInfo, user: UserInfo, ser
 async def patch(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer, reset: Reset) -> Answer:
     call = Call(request, info, user, server)
     kind = checked_type(call)
-    media = accepted(request, TABLE, PARTIAL)
+    media = accepted(request, TABLE, PARTIAL, protobuf=not call.resource.custom)
     body = await call.body()
     patch_options(call, kind)
     if kind == APPLY_PATCH:

@@ -35,7 +35,7 @@ async def handle_status(request: Request, info: RequestInfo, user: UserInfo, ser
 
 async def put(request: Request, info: RequestInfo, user: UserInfo, server: ApiServer, reset: Reset) -> Answer:
     call = Call(request, info, user, server)
-    media = accepted(request, TABLE, PARTIAL)
+    media = accepted(request, TABLE, PARTIAL, protobuf=not call.resource.custom)
     call.options("UpdateOptions")
     body = await call.object(call.resource)
     check_place(call, body["metadata"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import orjson
 from k1s.api.catalog import Resource
 from k1s.api.errors import method_not_allowed
 from k1s.base.http import Answer, ConnectionClosed, Request, Stream, WebSocket, WebSocketUpgrade
-from k1s.server.apiserver.answers import PARTIAL, PARTIAL_LIST, TABLE, watch_renderer
+from k1s.server.apiserver.answers import PARTIAL, PARTIAL_LIST, TABLE, encoded, watch_renderer
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.conversion import ConvertedWatch
 from k1s.server.apiserver.entries import Entry, frame
@@ -44,7 +45,9 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
         raise method_not_allowed()  # a path below /watch/ is a watch whatever the method
     options = watch_options(request)
     # Upstream's streamed lists are no tables: a client that wants one falls back to a list.
-    media = accepted(request, *((PARTIAL,) if options.streamed_list else (TABLE, PARTIAL)), stream=True)
+    forms = (PARTIAL,) if options.streamed_list else (TABLE, PARTIAL)
+    websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+    media = accepted(request, *forms, stream=True, protobuf=not (resource.custom or websocket))
     selection = select(resource, info, info.namespace if resource.namespaced else "")
     calls = server.conversion.calls(resource)
     convert = None if server.is_stored(resource) or calls else (lambda raw: server.converted(resource, raw))
@@ -70,8 +73,11 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
             return await server.conversion.to(resource, objects)
 
         chunks = ConvertedWatch(watcher, ask, render_raw or (lambda type_, raw: frame(type_, raw)), watcher.aclose)
-    if request.headers.get("Upgrade", "").lower() == "websocket":
+    if websocket:
         return WebSocketUpgrade((), lambda socket: _serve(socket, watcher, chunks))
+    if media.protobuf and render_raw is not None:
+        watcher.fault = functools.partial(render_raw, "ERROR")
+        return Stream(chunks, content_type=f"{media.content_type};stream=watch")
     return Stream(chunks)
 
 
@@ -141,4 +147,4 @@ def _blueprint(resource: Resource, media: Media) -> str:
     if media.as_ == PARTIAL:
         kind, version = PARTIAL_LIST, media.api_version
     empty: Object = {"kind": kind, "apiVersion": version, "metadata": {}, "items": []}
-    return base64.b64encode(orjson.dumps(empty) + b"\n").decode()
+    return base64.b64encode(encoded(empty, media._replace(as_="")).body).decode()
