@@ -122,9 +122,11 @@ class Entry:
         """Drop the decoded object; whoever got it keeps it."""
         self._obj = None
 
-    def retire(self) -> None:
-        """Drop everything but the bytes: a newer state has come."""
-        self._obj = self._facts = None
+    def retire(self, *, keep_object: bool = False) -> None:
+        """Drop what was needed to tell of a change; all but the bytes when a newer state has come."""
+        self._facts = None
+        if not keep_object:
+            self._obj = None
 
     def at(self, revision: int) -> Entry:
         """The same object under another resourceVersion, as it is told to a watcher whose selector it has left."""

@@ -211,8 +211,7 @@ class ResourceCache:
             watcher.offer(change, shared)
         if previous is not None:
             previous.retire()
-        if not self.read:
-            entry.forget()
+        entry.retire(keep_object=self.read)
         self._remember(change)
 
     def _reindex(self, name: str, values: IndexFunction, change: Change) -> None:

@@ -127,15 +127,8 @@ class Selection:
         return self._required.required_value(field) if self._required is not None else None
 
     def matches(self, entry: Entry) -> bool:
-        if self.namespace and entry.namespace != self.namespace:
+        if not self._in_place(entry):
             return False
-        if self.everything:
-            return True
-        if self.name and entry.name != self.name:
-            return False
-        for path, equal, value in self._places:
-            if ((entry.name if path == "metadata.name" else entry.namespace) == value) != equal:
-                return False
         if self._labels is None and not self._fields:
             return True
         facts = entry.known(self._paths)
@@ -146,6 +139,20 @@ class Selection:
                     return False
             facts = entry.facts(self._paths, _field)
         return self._holds(facts)
+
+    def _told(self, entry: Entry) -> bool:
+        return (self._labels is None and not self._fields) or self._holds(entry.facts(self._paths, _field))
+
+    def _in_place(self, entry: Entry) -> bool:
+        """What the key tells."""
+        if self.namespace and entry.namespace != self.namespace:
+            return False
+        if self.name and entry.name != self.name:
+            return False
+        for path, equal, value in self._places:
+            if ((entry.name if path == "metadata.name" else entry.namespace) == value) != equal:
+                return False
+        return True
 
     def matches_object(self, obj: Object) -> bool:
         """Labels and fields only."""
@@ -167,13 +174,14 @@ class Selection:
             return None
         if self.everything:
             return change.type, entry
-        if self.name and entry.name != self.name:
+        if not self._in_place(entry):
             return None
         previous = change.previous
-        before = previous is not None and self.matches(previous)
+        # Many watchers ask of the same change: what they ask for is read once.
+        before = previous is not None and self._told(previous)
         if change.type == "DELETED":
             return ("DELETED", entry) if before else None
-        after = self.matches(entry)
+        after = self._told(entry)
         if after:
             return ("MODIFIED" if before else "ADDED"), entry
         if before:
