@@ -62,8 +62,12 @@ class NonResource:
         raise page_not_found()
 
     def _roots(self) -> list[str]:
-        groups = [f"/apis/{group}" for group in self._server.discovery.groups() if group]
-        return sorted(["/api", "/api/v1", "/apis", *groups, *_HEALTH, "/metrics", "/openapi/v2", "/openapi/v3", "/version"])
+        paths = ["/api", "/api/v1", "/apis", *_HEALTH, "/metrics", "/openapi/v2", "/openapi/v3", "/version"]
+        for group, versions in self._server.discovery.groups().items():
+            if group:
+                paths += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
+        paths += [f"{root}/{check}" for root in _HEALTH for check in self.checks]
+        return sorted({*paths, *(path for path in self._paths if not path.endswith("/"))})
 
     def _health(self, request: Request, root: str, one: str) -> Response:
         """`ok`, or with ?verbose (or when something is wrong) a line per check; ?exclude=NAME leaves one out."""
