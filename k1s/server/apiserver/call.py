@@ -5,6 +5,7 @@ Owns: Call, the reading of write options and of bodies. Called by: handlers, sub
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 MAX_BODY = 3 * 1024 * 1024
+# Characters of all warnings of an answer, above which each is cut (upstream's filters/warning.go).
+_WARNINGS, _LONG_WARNING = 4096, 256
 # What upstream's scheme is called in messages.
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
@@ -183,8 +186,13 @@ class Call:
             obj["metadata"] = {}
 
     def warning_headers(self) -> list[tuple[str, str]]:
-        """What kubectl prints before its answer."""
-        return [warning(text) for text in dict.fromkeys(self.warnings)]
+        """What kubectl prints before its answer: each once, all of them short if they are many."""
+        texts = list(dict.fromkeys(self.warnings))
+        if sum(map(len, texts)) <= _WARNINGS:
+            return [warning(text) for text in texts]
+        short = [text[:_LONG_WARNING] for text in texts]
+        told = itertools.accumulate(map(len, short))
+        return [warning(text) for text, so_far in zip(short, told, strict=True) if so_far - len(text) <= _WARNINGS]
 
 
 def warning(text: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from k1s.api.errors import (
     expired,
     internal,
     not_found,
+    request_entity_too_large,
     server_timeout,
     service_unavailable,
     too_old_resource_version,
@@ -35,6 +36,9 @@ Change = Callable[[Entry], Awaitable[Object | None]]
 
 # Lost races in a row until a write gives up; each one means that somebody else's write went through.
 MAX_CONFLICTS = 64
+
+# Bytes of an object as it is stored: what a request may have (upstream's etcd takes half of that).
+MAX_OBJECT = 3 * 1024 * 1024
 
 _VOLATILE = {("", "events"), ("coordination.k8s.io", "leases")}
 
@@ -74,7 +78,7 @@ class ObjectStore:
         """Store a new object. Raises ApiError 409 AlreadyExists."""
         cache = self._hub.cache(resource)
         key = key_of(namespace, name)
-        value = encode(obj, cache.head)
+        value = _encoded(obj, cache.head)
         try:
             revision = await self._store.create(cache.prefix + key, value, origin=origin, volatile=volatile(resource))
         except KeyExists:
@@ -97,7 +101,7 @@ class ObjectStore:
             obj = await change(entry)
             if obj is None:
                 return entry
-            value = encode(obj, cache.head)
+            value = _encoded(obj, cache.head)
             spliced = splice(value, cache.head, entry.revision)
             if spliced == entry.raw or same(obj, entry.obj()):
                 return entry
@@ -159,6 +163,14 @@ class ObjectStore:
             raise expired("The resourceVersion for the provided list is too old.") from None
         except StoreError as error:
             raise refusal(error) from error
+
+
+def _encoded(obj: Object, head: bytes) -> bytes:
+    """Raises ApiError 413: patches could make an object grow without end."""
+    value = encode(obj, head)
+    if len(value) > MAX_OBJECT:
+        raise request_entity_too_large(f"limit is {MAX_OBJECT}")
+    return value
 
 
 def volatile(resource: Resource) -> bool:

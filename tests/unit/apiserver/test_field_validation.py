@@ -288,3 +288,9 @@ async def test_words_of_bodies_that_cannot_be_read(api: Api) -> None:
     assert "exceeded max depth" in (await api("POST", CMS, deep)).json["message"]
     assert (await api("POST", CMS, b'{"metadata":{"name":"a"},"data":{"a":"\xff"}}')).json["data"] == {"a": "�"}
     assert (await api("POST", CMS, config_map("b"))).status == 201
+
+
+async def test_many_warnings_are_cut(api: Api) -> None:
+    body = {"metadata": {"name": "a"}, **{f"{'x' * 300}{number}": 1 for number in range(100)}}
+    found = warned(await api("POST", CMS, body))
+    assert len(found) == 17 and all(len(text) == 256 for text in found)

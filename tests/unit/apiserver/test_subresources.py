@@ -40,6 +40,12 @@ def binding(name: str, node: str) -> Object:
 async def test_binding(api: Api) -> None:
     await api.ok("POST", PODS, pod("p"))
     await api.ok("PATCH", f"{PODS}/p/status", {"status": {"nominatedNodeName": "n1"}}, type=MERGE)
+    stale = binding("p", "n1")
+    stale["metadata"]["resourceVersion"] = "1"
+    refused = await api("POST", f"{PODS}/p/binding", stale)
+    assert refused.status == 409 and "Precondition failed: ResourceVersion in precondition: 1," in refused.json["message"]
+    assert (await api("POST", f"{PODS}/p/binding?dryRun=All", binding("p", "n1"))).status == 201
+    assert "nodeName" not in (await api.ok("GET", f"{PODS}/p"))["spec"]
     assert (await api("POST", f"{PODS}/p/binding", binding("p", "n1"))).status == 201
     bound = await api.ok("GET", f"{PODS}/p")
     assert bound["spec"]["nodeName"] == "n1"

@@ -217,3 +217,24 @@ async def test_bad_options(api: Api) -> None:
     assert odd.status == 422 and "invalid character U+0007 (at position 1)" in odd.json["message"]
     force = await api("PATCH", f"{CMS}/a?force=", {}, type=MERGE)
     assert force.status == 422 and "force: Forbidden: may not be specified for non-apply patch" in force.json["message"]
+
+
+async def test_patches_cannot_make_an_object_grow_without_end(api: Api) -> None:
+    await define(api)
+    await api.ok("POST", WIDGETS, widget(any={"x": "y" * 1_200_000}))
+    grown = [{"op": "copy", "from": "/spec/any/x", "path": f"/spec/any/{key}"} for key in "abc"]
+    too_much = await api("PATCH", f"{WIDGETS}/w", grown, type=JSON_PATCH)
+    assert too_much.status == 422 and too_much.json["details"] == {}
+    answer = await api("PATCH", f"{WIDGETS}/w", grown[:2], type=JSON_PATCH)
+    assert answer.status == 413 and answer.json["message"] == "Request entity too large: limit is 3145728"
+
+
+async def test_patches_cannot_make_an_object_too_deep(api: Api) -> None:
+    await define(api)
+    nested: Any = 1
+    for _ in range(200):
+        nested = {"a": nested}
+    await api.ok("POST", WIDGETS, widget(any=nested))
+    deepest = "/spec/any" + "/a" * 150
+    answer = await api("PATCH", f"{WIDGETS}/w", [{"op": "copy", "from": "/spec/any", "path": f"{deepest}/b"}], type=JSON_PATCH)
+    assert answer.status == 400 and answer.json["message"] == "error decoding patch: exceeded max depth"

@@ -161,6 +161,12 @@ class Patch:
         out = self._change(current)
         if not isinstance(out, dict):
             raise self._invalid(out, f"json: cannot unmarshal {go_kind(out)} into Go value of type map[string]interface {{}}")
+        if self._kind == JSON_PATCH:
+            # Copies can nest deeper than the patch and the object are.
+            try:
+                check_depth(out)
+            except ValueError as error:
+                raise bad_request(f"error decoding patch: {error}") from None
         return clone(out) if out is current else out
 
     def typed(self, current: Object) -> Object:

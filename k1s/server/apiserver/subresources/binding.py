@@ -76,6 +76,12 @@ def _bound(entry: Entry, pods: Resource, meta: Object, node: str, now: str) -> O
     if meta.get("uid") and meta["uid"] != own.get("uid"):
         why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {own.get('uid')}"
         raise conflict(pods.plural, pods.group, entry.name, why)
+    if meta.get("resourceVersion") and meta["resourceVersion"] != str(entry.revision):
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {meta['resourceVersion']}, "
+            f"ResourceVersion in object meta: {entry.revision}"
+        )
+        raise conflict(pods.plural, pods.group, entry.name, why)
     if own.get("deletionTimestamp"):
         raise conflict("pods/binding", "", entry.name, f"pod {entry.name} is being deleted, cannot be assigned to a host")
     spec = pod["spec"]

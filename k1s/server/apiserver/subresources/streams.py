@@ -86,7 +86,9 @@ class Streams:
 
 
 async def _admit(request: Request, info: RequestInfo, user: UserInfo, server: Any) -> None:
-    """Let admission see the connection. Raises its ApiError."""
+    """Let admission see the connection. Raises its ApiError, and 400: nobody connects on trial."""
+    if any(key == "dryRun" for key, _ in request.query):
+        raise errors.bad_request("dryRun is not supported")
     if server.admission is None or info.resource is None:
         return
     options: dict[str, Any] = {"kind": _OPTIONS[info.plural, info.subresource], "apiVersion": "v1"}
