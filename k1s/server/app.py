@@ -36,10 +36,12 @@ from k1s.server.agent_process import AgentProcess
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
+from k1s.server.apiserver.config_file import ConfigFileError
 from k1s.server.apiserver.encryption import app as encrypt
 from k1s.server.apiserver.encryption.rotation import Rotation
 from k1s.server.apiserver.encryption.store import EncryptedStore
 from k1s.server.apiserver.subresources.streams import Streams
+from k1s.server.apiserver_args import ArgumentError
 from k1s.server.bootstrap import ensure_defaults
 from k1s.server.certificates import ADMIN, FRONT_PROXY, ServerCertificates
 from k1s.server.config import ServerConfig
@@ -109,7 +111,10 @@ async def _serve(
     clock: Clock,
 ) -> None:
     store = EncryptedStore(encryption.store, encryption.ring)
-    server, client, security = _api_server(config, store, certificates, node_name, clock, encrypt.paths(encryption))
+    try:
+        server, client, security = _api_server(config, store, certificates, node_name, clock, encrypt.paths(encryption))
+    except (ConfigFileError, ArgumentError) as error:
+        raise StartError(str(error)) from error
     audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     pid_file = run_dir / "server.json"

@@ -6,6 +6,7 @@ Called by: server/security. Never does: authenticate, authorize.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,13 @@ from k1s.server.apiserver.authz.app import Authorizer, Fixed, LocalAuthorizer, R
 from k1s.server.apiserver.authz.configuration import Mode
 from k1s.server.apiserver.authz.webhook import WebhookAuthorizer
 from k1s.server.apiserver.config_file import ConfigFileError, WatchedFile
+from k1s.server.apiserver.dial import direct
 from k1s.server.apiserver.kubeconfig_call import KubeconfigCall
 from k1s.server.apiserver.outgoing import Outgoing
 from k1s.server.apiserver_args import ApiServerArgs
 from k1s.server.config import ServerConfig
+
+log = logging.getLogger("k1s.server.identity")
 
 
 def arguments(config: ServerConfig) -> ApiServerArgs:
@@ -116,8 +120,16 @@ def authorization(args: ApiServerArgs, clock: Clock) -> Callable[[], tuple[Mode,
     return WatchedFile(Path(file), authorization_file.read, clock).value
 
 
+def check_webhooks(args: ApiServerArgs, modes: Sequence[Mode], clock: Clock) -> None:
+    """That what names webhooks can be used: at the start, not at the first request. Raises ConfigFileError."""
+    token_webhook(args, Outgoing(direct), clock, ())
+    for mode in modes:
+        if mode.webhook is not None:
+            KubeconfigCall(mode.webhook.kubeconfig, Outgoing(direct), clock)
+
+
 class Modes:
-    """Keeps an Authorizer to what `wanted` says. Raises ConfigFileError at construction."""
+    """Keeps an Authorizer to what `wanted` says."""
 
     def __init__(self, authorizer: Authorizer, wanted: Callable[[], tuple[Mode, ...]], outgoing: Outgoing, clock: Clock) -> None:
         self._authorizer, self._wanted = authorizer, wanted
@@ -131,7 +143,10 @@ class Modes:
         if wanted is self._known:
             return
         self._known = wanted
-        self._authorizer.configure([self._made(mode) for mode in wanted])
+        try:
+            self._authorizer.configure([self._made(mode) for mode in wanted])
+        except ConfigFileError as error:
+            log.error("%s: the authorizers stay as they were", error)
 
     def _made(self, mode: Mode) -> LocalAuthorizer | RemoteAuthorizer:
         if mode.webhook is not None:

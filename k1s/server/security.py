@@ -65,6 +65,7 @@ class Security:
         self._static = identity.static_tokens(args)
         self._authentication = identity.authentication(args, issuers, clock)
         self._authorization = identity.authorization(args, clock)
+        identity.check_webhooks(args, self._authorization(), clock)
         self.tokens: ServiceAccountTokens | None = None
         self.node_keys: NodeKeys | None = None
         self.authenticator: Authenticator | None = None

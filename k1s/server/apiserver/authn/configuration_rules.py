@@ -219,5 +219,5 @@ def _compiled(at: str, expression: Any, variables: frozenset[str], types: tuple[
     except CelError as error:
         yield invalid_value(at, expression, str(error))
         return
-    if program.result not in types:
+    if program.result.partition("(")[0].partition("<")[0].upper() not in types:
         yield invalid_value(at, expression, text)
