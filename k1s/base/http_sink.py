@@ -20,7 +20,7 @@ class StreamSink:
 
     def ready(self) -> bool:
         protocol = self._protocol
-        return protocol.transport is not None and not protocol._paused
+        return protocol.transport is not None and not protocol._paused and not self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)

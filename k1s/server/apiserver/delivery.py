@@ -50,14 +50,20 @@ class Delivery:
             self._round, self._waiting = self._waiting, self._round
             self._spent = 0.0
         round_ = self._round
-        for _ in range(min(SLICE, len(round_))):
-            round_.popleft().flush()
+        try:
+            for _ in range(min(SLICE, len(round_))):
+                round_.popleft().flush()
+        finally:
+            # One watcher's fault must not stop the others.
+            self._go_on(loop, began)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
         now = loop.time()
         self._spent += now - began
-        if round_:
+        self._timer = None
+        if self._round:
             self._timer = loop.call_soon(self._write)
             return
         self._not_before = now + min(self._spent, MAX_PAUSE)
-        self._timer = None
         if self._waiting:
             self._schedule()
