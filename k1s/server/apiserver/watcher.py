@@ -53,10 +53,12 @@ class Watcher:
         "deadline",
         "dropped",
         "fault",
+        "form",
         "last_sent",
         "render",
         "selection",
         "sent",
+        "shape",
     )
 
     def __init__(
@@ -70,6 +72,9 @@ class Watcher:
     ) -> None:
         self.selection = selection
         self.render = render
+        # Watchers with the same form are told the same bytes; None: what this one is told depends on what it was told before.
+        self.form: str | None = "" if render is None else None
+        self.shape: str | None = None
         # (revision, end of initial events) -> a BOOKMARK line, or None if the client does not want them.
         self.bookmark = bookmark
         self.dropped = False
@@ -110,7 +115,12 @@ class Watcher:
             yield self.line("ADDED", entry)
 
     def line(self, type_: str, entry: Entry) -> bytes:
-        return self.render(type_, entry) if self.render is not None else frame(type_, entry.raw)
+        if self.render is None:
+            return frame(type_, entry.raw)
+        line = self.render(type_, entry)
+        # The columns of a table come with its first line; after that all tables of a shape are alike.
+        self.form = self.shape
+        return line
 
     def told(self, change: Change) -> bytes | None:
         """The line of a change, if it is one for us."""
@@ -126,10 +136,11 @@ class Watcher:
         if seen is None:
             return
         type_, entry = seen
-        if self.render is None and entry is change.entry:
-            line = shared.get(type_)
+        if self.form is not None and entry is change.entry:
+            key = type_ + self.form
+            line = shared.get(key)
             if line is None:
-                line = shared[type_] = frame(type_, entry.raw)
+                line = shared[key] = self.line(type_, entry)
         else:
             line = self.line(type_, entry)
         self.last_sent = change.revision

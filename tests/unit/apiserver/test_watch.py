@@ -166,6 +166,25 @@ async def test_only_the_first_event_of_a_table_has_columns(api: Api) -> None:
     assert second["object"]["rows"][0]["cells"][0] == "b"
 
 
+async def test_watchers_of_one_form_share_their_lines(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    from k1s.server.apiserver import answers
+
+    forms = ("application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")
+    watches = [await api.watch(f"{CMS}?watch=1", Accept=form) for form in forms * 3]
+    await api.ok("POST", CMS, config_map("a"))
+    seen = [await watch.next() for watch in watches]
+    assert [bool(event["object"].get("columnDefinitions")) for event in seen] == [True, False] * 3
+    made: list[str] = []
+    row, partial = answers.row, answers.partial
+    monkeypatch.setattr(answers, "row", lambda *args: (made.append("row"), row(*args))[1])
+    monkeypatch.setattr(answers, "partial", lambda *args: (made.append("partial"), partial(*args))[1])
+    await api.ok("POST", CMS, config_map("b"))
+    for number, watch in enumerate(watches):
+        event = (await watch.next())["object"]
+        assert event["kind"] == ("PartialObjectMetadata" if number % 2 else "Table") and not event.get("columnDefinitions")
+    assert sorted(made) == ["partial", "partial", "row"]  # a row holds one, too
+
+
 async def test_a_slow_watcher_is_dropped(api: Api, monkeypatch: object) -> None:
     limit, watcher_module.QUEUE_LIMIT = watcher_module.QUEUE_LIMIT, 10
     try:

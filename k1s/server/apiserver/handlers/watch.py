@@ -65,6 +65,7 @@ async def handle(request: Request, info: RequestInfo, user: UserInfo, server: Ap
         await server.objects.fresh()
     cache = server.hub.cache(resource)
     watcher = cache.new_watcher(selection, render=render, bookmark=marks)
+    watcher.shape = f"{media}{resource.api_version}{request.param('includeObject')}"
     _begin(server, resource, watcher, options, version)
     chunks: AsyncIterator[bytes] = watcher
     if calls:
