@@ -12,8 +12,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from k1s.api.catalog import Resource
+from k1s.api.clone import clone
 from k1s.api.decode import check_types
 from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import ApiError, FieldError, already_exists, bad_request, invalid
@@ -79,6 +82,8 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
         _after_patch(call, admission, obj)
         after_admission(call, obj["metadata"], record)
     strategy.reset_create(obj)
+    if obj.get("status") == {} and not stored.custom:
+        obj["status"] = clone(_empty_status(stored))
     meta = obj["metadata"]
     single_owners(call, meta, _AFTER_ADMISSION)
     wipe(meta)
@@ -270,6 +275,15 @@ def _default(call: Call, obj: Object) -> None:
         call.server.custom.default(call.stored, obj)
     else:
         apply_defaults(call.stored, obj)
+
+
+@cache
+def _empty_status(stored: Resource) -> Object:
+    """What Go writes for a status nobody has set: its zeros. Bounded by the kinds."""
+    probe: Object = {"apiVersion": stored.api_version, "kind": stored.kind, "metadata": {}, "status": {}}
+    apply_defaults(stored, probe)
+    found: Object = probe["status"]
+    return found
 
 
 def _complete_asked(call: Call, obj: Object) -> None:
