@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from controllers_fake_api import Bench
 
-from k1s.base.pki import Subject, create_ca, make_csr, new_key, read_certificate, signed_by
-from k1s.server.controllers.certificate_signing import CertificateController
+from k1s.base.pki import Subject, create_ca, make_csr, new_key, read_certificate, read_csr, signed_by
+from k1s.server.controllers.certificate_signing import CertificateController, approval
 from k1s.server.controllers.cluster_role_aggregation import ClusterRoleAggregationController
 from k1s.server.controllers.config import CertificateSigners, ControllerConfig
 from k1s.server.controllers.disruption import DisruptionController
@@ -206,7 +206,7 @@ async def test_approved_requests_are_signed_and_forgotten_after_an_hour() -> Non
     ("subject", "signer", "usages", "message"),
     [
         (Subject("root", ("system:masters",)), CLIENT, ("client auth",), "system:masters"),
-        (Subject("jane"), CLIENT, ("server auth",), "usages"),
+        (Subject("jane"), CLIENT, ("server auth",), "invalid usage for client certificate: server auth"),
         (Subject("jane", ("system:nodes",)), f"{CLIENT}-kubelet", ("client auth",), "system:node:"),
         (Subject("system:node:a", ("system:nodes",)), "kubernetes.io/kubelet-serving", ("server auth",), "subjectAltName"),
     ],
@@ -219,6 +219,23 @@ async def test_a_signer_refuses_what_it_does_not_stand_for(subject: Subject, sig
         status = await sign(bench)
         assert "certificate" not in status
         assert message in status["conditions"][1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("author", "signer", "usages", "right"),
+    [
+        ("system:bootstrap:abcdef", f"{CLIENT}-kubelet", ("client auth", "digital signature"), "nodeclient"),
+        ("system:node:a", f"{CLIENT}-kubelet", ("client auth", "digital signature", "key encipherment"), "selfnodeclient"),
+        ("system:node:a", f"{CLIENT}-kubelet", ("client auth",), ""),
+        ("system:node:a", "kubernetes.io/kubelet-serving", ("server auth", "digital signature"), ""),
+        ("jane", CLIENT, ("client auth",), ""),
+    ],
+)
+def test_what_nodes_are_given_without_asking_a_person(author: str, signer: str, usages: tuple[str, ...], right: str) -> None:
+    sans = ("a",) if "serving" in signer else ()
+    csr = read_csr(make_csr(new_key(), Subject("system:node:a", ("system:nodes",), sans)))
+    asked = {"spec": {"signerName": signer, "usages": list(usages), "username": author}}
+    assert approval(asked, csr)[0] == right
 
 
 async def test_quota_status_follows_what_is_there() -> None:
