@@ -128,7 +128,7 @@ def test_field_validation(api: Api, here: str, namespace: str) -> None:
     assert headers["Warning"] == '299 - "unknown field \\"spec.unknownField\\""'
     headers, _ = api.call("PATCH", f"{path}/d", {"spec": {"foo": 1}}, kind=STRATEGIC, fieldValidation="Ignore")
     assert headers["Warning"] is None
-    assert "foo" in refused(400, api.patch, f"{path}/d", {"spec": {"foo": 1}}, fieldValidation="Strict")["message"]
+    assert "foo" in refused(422, api.patch, f"{path}/d", {"spec": {"foo": 1}}, fieldValidation="Strict")["message"]
     applied = {"apiVersion": "apps/v1", "kind": "Deployment", **bad}
     text = refused(400, api.patch, f"{path}/d", applied, APPLY, fieldManager="m", fieldValidation="Strict")["message"]
     assert "unknownField" in text

@@ -215,7 +215,7 @@ async def test_a_refused_object_is_named_with_its_field_and_the_rest_applied(rig
     lines = [r.getMessage() for r in caplog.records if "mixed" in r.getMessage()]
     assert len(lines) == 2
     assert f"{file}: document 1 (line 1), Service default/s:" in lines[0] and "spec.ports[0].port" in lines[0]
-    assert "document 2 (line 5), ConfigMap default/odd:" in lines[1] and 'unknown field "colour"' in lines[1]
+    assert "document 2 (line 5), ConfigMap default/odd:" in lines[1] and ".colour: field not declared in schema" in lines[1]
 
 
 async def test_an_object_waits_for_its_definition(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
