@@ -7,13 +7,14 @@ Called by: decode, configuration files that want the same dialect. Never does: i
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from typing import Any
 
-MAX_DEPTH = 500
-# Aliases may repeat content: so many nodes at most come out of one document ("billion laughs").
-MAX_NODES = 1_000_000
+MAX_DEPTH = 254
+# Aliases may repeat content: so many nodes at most come out of a document beyond those it can spell ("billion laughs").
+MAX_REPEATED = 100_000
 
 _INT = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
@@ -62,9 +63,12 @@ def _load(body: bytes | str) -> tuple[Any, _Builder]:
         node = loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
         raise YamlFault(error) from None
+    except RecursionError:
+        raise ValueError("yaml: exceeded max depth") from None
     finally:
         loader.dispose()
-    builder = _Builder(loader)
+    # A node takes two characters.
+    builder = _Builder(len(body) // 2 + MAX_REPEATED)
     return None if node is None else builder.build(node, "", 0), builder
 
 
@@ -93,14 +97,14 @@ _TRUE = {"yes", "true", "on"}
 class _Builder:
     """Turns the node graph into values. Done by hand, for paths of duplicates and a bound on what aliases expand to."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, most: int) -> None:
         self.duplicates: list[str] = []
         self.complaints: list[str] = []
-        self._count = 0
+        self._left = most
 
     def build(self, node: Any, path: str, depth: int) -> Any:
-        self._count += 1
-        if self._count > MAX_NODES:
+        self._left -= 1
+        if self._left < 0:
             raise ValueError("yaml: document contains excessive aliasing")
         if depth > MAX_DEPTH:
             raise ValueError("yaml: exceeded max depth")
@@ -146,16 +150,24 @@ class _Builder:
         if tag == "bool":
             return text.lower() in _TRUE
         if tag == "int":
-            return parse_int(text)
+            number = parse_int(text)
+            # What does not fit becomes a float, as Go has it.
+            return number if -(2**63) <= number < 2**64 else _finite(float(number), text)
         if tag == "float":
             if _SPECIAL_FLOAT.match(text):
                 raise ValueError(f"yaml: JSON has no number for {text}")
-            number = float(text)
+            value = _finite(float(text), text)
             # Go writes a whole float as an integer on the way to JSON: `replicas: 1e1` is good.
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+            return int(value) if value.is_integer() and abs(value) < 2**53 else value
         if tag == "binary":
             return "".join(text.split())
         return text
+
+
+def _finite(number: float, text: str) -> float:
+    if math.isinf(number):
+        raise ValueError(f"yaml: JSON has no number for {text[:40]}")
+    return number
 
 
 def _key_text(value: Any, text: str) -> str:

@@ -5,6 +5,7 @@ Owns: Call, the reading of write options and of bodies. Called by: handlers, sub
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 MAX_BODY = 3 * 1024 * 1024
+# Bytes of YAML that are read beside the event loop.
+_LONG_YAML = 128 * 1024
 # Characters of all warnings of an answer, above which each is cut (upstream's filters/warning.go).
 _WARNINGS, _LONG_WARNING = 4096, 256
 # What upstream's scheme is called in messages.
@@ -148,7 +151,11 @@ class Call:
     async def object(self, resource: Resource) -> Object:
         """The body as an object of `resource`: decoded, its types checked, unknown fields treated as asked."""
         data, form = await self.body(), body_form(self.request)
-        obj, complaints = decode_body(data, form, resource.kind)
+        if form == YAML and len(data) > _LONG_YAML:
+            # Reading it takes a second per megabyte; nobody else is to wait for that.
+            obj, complaints = await asyncio.to_thread(decode_body, data, form, resource.kind)
+        else:
+            obj, complaints = decode_body(data, form, resource.kind)
         if resource.custom and not obj.get("kind"):
             # Of built-in kinds the URL tells what it is; custom resources have to say it.
             text = f"Object 'Kind' is missing in '{data.decode('utf-8', 'replace')}'"

@@ -190,6 +190,10 @@ def test_yaml() -> None:
     }
 
 
+def test_numbers_that_do_not_fit() -> None:
+    assert decode.decode_yaml(b"a: 18446744073709551615\nb: 18446744073709551616")[0] == {"a": 2**64 - 1, "b": float(2**64)}
+
+
 def test_only_the_first_document_counts() -> None:
     assert decode.decode_yaml(b"---\na: 1\n---\nb: 2\n") == ({"a": 1}, [])
 
@@ -197,7 +201,18 @@ def test_only_the_first_document_counts() -> None:
 def test_yaml_duplicates_and_faults() -> None:
     assert decode.decode_yaml(b"spec:\n  a: 1\n  a: 2\n") == ({"spec": {"a": 2}}, ['line 3: key "a" already set in map'])
     bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
-    for text in (b"a: [", b"- 1", bomb.encode(), b"x: .inf"):
+    deep = b"[" * 5000 + b"]" * 5000
+    for text in (
+        b"a: [",
+        b"- 1",
+        bomb.encode(),
+        b"x: .inf",
+        b"x: 1e999",
+        b"a: &b\n  c: *b",
+        deep,
+        b"a: " + deep[4700:5300],
+        b"[" * 9999,
+    ):
         with pytest.raises(ApiError) as caught:
             decode.decode_yaml(text)
         assert caught.value.code == 400

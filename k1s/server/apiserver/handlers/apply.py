@@ -1,11 +1,12 @@
 """Server-side apply: PATCH that merges what a manager wants into the object, or creates it.
 
-Owns: apply_patch, decode_applied. Called by: handlers/patch, subresources/scale. Never does: the merging (api/patch/apply).
+Owns: apply_patch, read_applied. Called by: handlers/patch, subresources/scale. Never does: the merging (api/patch/apply).
 Upstream: apiserver/pkg/endpoints/handlers/patch.go (applyPatcher).
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from k1s.api import meta
@@ -26,10 +27,13 @@ from k1s.server.apiserver.writes import Reset, create_object, reset_main, update
 
 Object = dict[str, Any]
 
+# Bytes of YAML that are read beside the event loop.
+_LONG = 128 * 1024
+
 
 async def apply_patch(call: Call, body: bytes, reset: Reset) -> tuple[Entry, bool]:
     """Returns the object and whether it is new. Raises ApiError."""
-    applied, complaints = decode_applied(body)
+    applied, complaints = await read_applied(body)
     check_applied_kind(applied, call.resource.api_version, call.resource.kind)
     warnings = list(call.warnings)
 
@@ -75,6 +79,13 @@ def _steps(call: Call, live: Object | None, applied: Object) -> Steps[Object]:
         reset_fields=reset_fields(call.resource, call.info.subresource),
         schemas=schemas_of(call),
     )
+
+
+async def read_applied(body: bytes) -> tuple[Object, list[str]]:
+    """decode_applied, beside the event loop if that takes long."""
+    if len(body) > _LONG and body.lstrip()[:1] != b"{":
+        return await asyncio.to_thread(decode_applied, body)
+    return decode_applied(body)
 
 
 def decode_applied(body: bytes) -> tuple[Object, list[str]]:

@@ -25,7 +25,7 @@ from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.call import Call, check_kind, decode_body
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.field_owners import put as put_record
-from k1s.server.apiserver.handlers.apply import check_applied_kind, decode_applied, note_duplicates
+from k1s.server.apiserver.handlers.apply import check_applied_kind, note_duplicates, read_applied
 from k1s.server.apiserver.handlers.patch import Patch, checked_type, patch_options
 from k1s.server.apiserver.negotiation import APPLY_PATCH, JSON, accepted, body_form
 from k1s.server.apiserver.write_meta import check_place
@@ -94,7 +94,7 @@ async def patch(request: Request, info: RequestInfo, user: UserInfo, server: Api
     body = await call.body()
     patch_options(call, kind)
     if kind == APPLY_PATCH:
-        applied, complaints = decode_applied(body)
+        applied, complaints = await read_applied(body)
         check_applied_kind(applied, SCALE_VERSION, "Scale")
 
         def merged(scale: Object) -> Object:
