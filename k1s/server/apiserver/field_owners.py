@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from k1s.api.catalog import Resource
+from k1s.api.errors import ApiError
 from k1s.api.managed_fields import fault_of
 from k1s.api.ownership import Reset, Schemas, Steps, included, track_steps
 from k1s.api.schema import Schema, schema_for
@@ -93,15 +94,20 @@ async def _converted(call: Call, obj: Object, version: str) -> Object:
     return await call.server.convert(obj, source, target)
 
 
+def asks_before_conversion(call: Call) -> bool:
+    """Whether ownership is noted in the version asked for before the object is converted: conversion may cost calls."""
+    return call.resource.custom and call.resource.api_version != call.stored.api_version
+
+
 async def track_write(call: Call, old: Object | None, new: Object, now: str) -> None:
-    """Note in `new` (stored version, as `old`) that the request's manager made it of `old`."""
+    """Note in `new` that the request's manager made it of `old`; both as they are stored, or both in the version asked for."""
     resource, stored = call.resource, call.stored
-    shown = new
-    if resource.api_version != stored.api_version:
+    before, shown = old, new
+    if new.get("apiVersion") != resource.api_version:
         shown = await call.server.convert(new, stored, resource)
-        old = None if old is None else await call.server.convert(old, stored, resource)
+        before = None if old is None else await call.server.convert(old, stored, resource)
     steps = track_steps(
-        old,
+        before,
         shown,
         manager=call.manager or call.agent(),
         schema=schema_for(resource),
@@ -111,7 +117,12 @@ async def track_write(call: Call, old: Object | None, new: Object, now: str) -> 
         reset_fields=reset_fields(resource, call.info.subresource),
         schemas=schemas_of(call),
     )
-    await driven(call, steps)
+    try:
+        await driven(call, steps)
+    except ApiError:
+        # A conversion webhook that fails must not make objects unwritable: the record stays as it was.
+        put(new["metadata"], old["metadata"].get("managedFields") if old is not None else None)
+        return
     if shown is not new:
         put(new["metadata"], shown["metadata"].get("managedFields"))
 

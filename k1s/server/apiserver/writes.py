@@ -29,7 +29,7 @@ from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.call import Call
 from k1s.server.apiserver.deletion import finished
 from k1s.server.apiserver.entries import Entry, encode
-from k1s.server.apiserver.field_owners import after_admission, track_write
+from k1s.server.apiserver.field_owners import after_admission, asks_before_conversion, track_write
 from k1s.server.apiserver.strategies.base import Strategy
 from k1s.server.apiserver.strategies.table import strategy_for
 from k1s.server.apiserver.write_meta import (
@@ -65,12 +65,16 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
     single_owners(call, meta)
     strategy.normalize(obj)
     _complete_asked(call, obj)
+    now = rfc3339(server.clock.now())
+    early = asks_before_conversion(call)
+    if not applied:
+        meta.pop("managedFields", None)
+        if early:
+            await track_write(call, None, obj, now)
     obj = await server.convert(obj, call.resource, stored)
     _default(call, obj)
     meta = obj["metadata"]
-    now = rfc3339(server.clock.now())
-    if not applied:
-        meta.pop("managedFields", None)
+    if not applied and not early:
         await track_write(call, None, obj, now)
     admission = AdmissionRequest(
         "CREATE", call.resource, call.subresource, call.namespace, meta.get("name") or "", obj, None, call.user, call.dry_run
@@ -201,7 +205,9 @@ async def _changed(call: Call, entry: Entry, produce: Produce, reset: Reset, app
     stored, server = call.stored, call.server
     strategy = strategy_for(stored)
     old = await server.convert(entry.obj(), stored, stored)
-    wanted = produce(await server.convert(entry.fresh(), stored, call.resource), entry)
+    current = await server.convert(entry.fresh(), stored, call.resource)
+    before = clone(current) if not applied and asks_before_conversion(call) else None
+    wanted = produce(current, entry)
     if not isinstance(wanted, dict):
         wanted = await wanted
     meta = wanted["metadata"]
@@ -212,10 +218,13 @@ async def _changed(call: Call, entry: Entry, produce: Produce, reset: Reset, app
     check_version(call, strategy, meta, entry)
     strategy.normalize(wanted)
     _complete_asked(call, wanted)
+    now = rfc3339(server.clock.now())
+    if before is not None:
+        await track_write(call, before, wanted, now)
     obj = await server.convert(wanted, call.resource, stored)
     _default(call, obj)
-    if not applied:
-        await track_write(call, old, obj, rfc3339(server.clock.now()))
+    if not applied and before is None:
+        await track_write(call, old, obj, now)
     admission = await _admit_update(call, obj, old, view)
     carry(obj["metadata"], old["metadata"])
     single_owners(call, obj["metadata"], _AFTER_ADMISSION)

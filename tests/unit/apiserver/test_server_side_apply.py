@@ -315,6 +315,14 @@ async def test_versions_of_a_custom_resource(api: Api) -> None:
     moved = await applied(api, f"{newer}/w", {**body, "spec": {"size": 1}}, "one")
     assert moved["spec"] == {"size": 1, "color": "blue"}
     assert [e["apiVersion"] for e in moved["metadata"]["managedFields"]] == ["example.com/v2"]
+    updated = await api.ok("PATCH", f"{newer}/w?fieldManager=u", {"spec": {"size": 7}}, type=MERGE)
+    assert updated["metadata"]["managedFields"][0]["apiVersion"] == "example.com/v2" and owners(updated) == {
+        "u": {"f:spec": {"f:size": {}}}
+    }
+    made = await api.ok("POST", f"{newer}?fieldManager=u", {**body, "metadata": {"name": "x"}})
+    assert made["metadata"]["managedFields"][0]["apiVersion"] == "example.com/v2"
+    same = await api.ok("PATCH", f"{WIDGETS}/x?fieldManager=v", {"metadata": {"labels": {"a": "b"}}}, type=MERGE)
+    assert set(owners(same)) == {"u", "v"}
 
 
 async def test_what_became_atomic_is_owned_whole(api: Api) -> None:
