@@ -147,7 +147,9 @@ def _object(obj: Object, schema: Schema, struct: str, path: str) -> None:
             if child.builtin and (child.type != "any" or builtin):
                 gone.append(field)
             continue
-        checked = _value(value, child, struct, f"{path}.{field}" if path else field)
+        # Of a custom resource only the metadata has a Go type; its decoder knows nothing of what is around it.
+        here = "" if child.builtin and not builtin else f"{path}.{field}" if path else field
+        checked = _value(value, child, struct, here)
         if checked is not value:
             obj[field] = checked
         # An empty record of managers has a meaning: it asks for the record to be dropped.

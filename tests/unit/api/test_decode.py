@@ -121,7 +121,7 @@ def test_custom_resources_keep_what_they_say() -> None:
     obj["spec"]["a"] = "not a list: 422 by validation, not 400 by decoding"
     decode.check_types(obj, schema)
     obj["metadata"]["labels"] = 3
-    with pytest.raises(ApiError, match=r"cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type map"):
+    with pytest.raises(ApiError, match=r"cannot unmarshal number into Go struct field ObjectMeta.labels of type map"):
         decode.check_types(obj, schema)
 
 

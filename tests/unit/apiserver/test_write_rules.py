@@ -184,6 +184,12 @@ async def test_custom_resources(api: Api) -> None:
     assert nameless.status == 400 and nameless.json["message"].startswith(
         "the object provided is unrecognized (must be of type Widget): Object 'Kind' is missing in '{"
     )
+    for meta, text in (
+        ("x", "json: cannot unmarshal string into Go value of type v1.ObjectMeta"),
+        ({"labels": {"a": 1}}, "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"),
+    ):
+        typed = await api("POST", WIDGETS, {**widget(), "metadata": meta})
+        assert (typed.status, typed.json["message"]) == (400, f'Widget in version "v1" cannot be handled as a Widget: {text}')
     await api.ok("POST", WIDGETS, widget(size=1))
     refused = await api("PATCH", f"{WIDGETS}/w", {}, type=STRATEGIC)
     assert refused.status == 415 and refused.json["message"].endswith(
