@@ -61,6 +61,7 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         "resource.k8s.io: resourceclaims = read",
         "resource.k8s.io: resourceslices = read",
         "resource.k8s.io: deviceclasses = read",
+        "resource.k8s.io: devicetaintrules/status = patch update",
         "resource.k8s.io: devicetaintrules = read",
         _EVENTS,
     ),
@@ -144,7 +145,6 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         "core: nodes/status = patch update",
         "core: pods/status = patch update",
         "core: pods = delete get list watch",
-        "networking.k8s.io: clustercidrs = create get list update watch",
         _EVENTS,
     ),
     "persistent-volume-binder": (
@@ -164,6 +164,7 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         "core: nodes = read",
         "core: pods/status = patch",
     ),
+    "podcertificaterequestcleaner": ("certificates.k8s.io: podcertificaterequests = delete get list watch",),
     "pv-protection-controller": ("core: persistentvolumes = get list update watch", _EVENTS),
     "pvc-protection-controller": (
         "core: persistentvolumeclaims = get list update watch",
@@ -227,6 +228,10 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
         "core: persistentvolumeclaims = delete update",
         "core: pods/finalizers = update",
         _EVENTS,
+    ),
+    "storage-version-migrator-controller": (
+        "*: * = create list patch watch",
+        "storagemigration.k8s.io: storageversionmigrations/status = update",
     ),
     "ttl-after-finished-controller": ("batch: jobs = delete get list watch", _EVENTS),
     "ttl-controller": ("core: nodes = list patch update watch", _EVENTS),

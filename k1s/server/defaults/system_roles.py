@@ -35,11 +35,16 @@ NODE: tuple[str, ...] = (
     "resource.k8s.io: resourceclaims = get",
     "resource.k8s.io: resourceslices = create delete deletecollection get list patch update watch",
     "certificates.k8s.io: clustertrustbundles = read",
+    "certificates.k8s.io: podcertificaterequests = create get list watch",
 )
 
 CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
     "system:discovery": ("/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/ = get",),
-    "system:monitoring": ("/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* = get",),
+    "system:monitoring": (
+        "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* = get",
+        "/flagz = get",
+        "/statusz = get",
+    ),
     "system:basic-user": (
         "authorization.k8s.io: selfsubjectaccessreviews selfsubjectrulesreviews = create",
         "authentication.k8s.io: selfsubjectreviews = create",
@@ -146,6 +151,8 @@ CLUSTER_ROLES: dict[str, tuple[str, ...]] = {
         "resource.k8s.io: resourceclaims/status = patch update",
         "resource.k8s.io: resourceslices = read",
         "core: pods/finalizers = update",
+        "resource.k8s.io: resourceclaims = create delete",
+        "resource.k8s.io: devicetaintrules = read",
     ),
     "system:cluster-trust-bundle-discovery": ("certificates.k8s.io: clustertrustbundles = read",),
     # Every node serves Services, DNS and network policy itself, so it follows what these are made of.

@@ -36,6 +36,17 @@ def secret_pod() -> dict[str, Any]:
     return pod(annotations=MIRROR, volumes=[{"name": "v", "secret": {"secretName": "s"}}])
 
 
+def asking(audience: str = "", **change: str) -> dict[str, Any]:
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "uid-pods-ns-p", **change}
+    spec = {"boundObjectRef": reference, "audiences": [audience] if audience else []}
+    return {"metadata": {"name": "sa", "namespace": "ns"}, "spec": spec}
+
+
+def certificate(**change: str) -> dict[str, Any]:
+    spec = {"nodeName": "n1", "podName": "p", "podUID": "uid-pods-ns-p", "serviceAccountName": "default", **change}
+    return {"metadata": {"name": "c", "namespace": "ns"}, "spec": spec}
+
+
 OWN_LABELS = {"kubernetes.io/hostname": "n1", "example.com/rack": "7", "node.kubernetes.io/instance-type": "pi"}
 TAINT = [{"key": "k", "effect": "NoSchedule"}]
 OK = ""
@@ -75,6 +86,14 @@ CASES: list[tuple[str, str, str, Any, Any, str]] = [
     ("ServiceAccount", "token", "CREATE", token(kind="Pod", name="far", uid="uid-pods-ns-far"), None, "a different node"),
     ("ServiceAccount", "token", "CREATE", token(kind="Pod", name="p"), None, "without a uid"),
     ("ServiceAccount", "token", "CREATE", token(kind="Secret", name="s"), None, "not bound to a pod"),
+    ("ServiceAccount", "token", "CREATE", asking("vault"), None, OK),
+    ("ServiceAccount", "token", "CREATE", asking("driver"), None, OK),
+    ("ServiceAccount", "token", "CREATE", asking("other"), None, 'audience "other" not found in pod spec volume'),
+    ("PodCertificateRequest", "", "CREATE", certificate(), None, OK),
+    ("PodCertificateRequest", "", "CREATE", certificate(nodeName="n2"), None, "which is not the requesting node"),
+    ("PodCertificateRequest", "", "CREATE", certificate(podUID="x"), None, "that does not exist"),
+    ("PodCertificateRequest", "", "CREATE", certificate(podName="far", podUID="uid-pods-ns-far"), None, "is not running on node"),
+    ("PodCertificateRequest", "", "CREATE", certificate(serviceAccountName="root"), None, "another service account"),
     ("Lease", "", "UPDATE", lease(), lease(), OK),
     ("Lease", "", "CREATE", lease("n2"), None, "same name as the requesting node"),
     ("Lease", "", "CREATE", lease(namespace="kube-system"), None, '"kube-node-lease" system namespace'),
@@ -87,7 +106,12 @@ CASES: list[tuple[str, str, str, Any, Any, str]] = [
 @pytest.mark.parametrize(("kind", "sub", "operation", "obj", "old", "text"), CASES)
 async def test_nodes(informers: Any, kind: str, sub: str, operation: str, obj: Any, old: Any, text: str) -> None:
     informers.put("Node", "n1")
-    informers.put("Pod", "p", "ns", spec={"nodeName": "n1"})
+    volumes = [
+        {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"audience": "vault"}}, {"serviceAccountToken": {}}]}},
+        {"name": "c", "csi": {"driver": "d"}},
+    ]
+    informers.put("CSIDriver", "d", spec={"tokenRequests": [{"audience": "driver"}]})
+    informers.put("Pod", "p", "ns", spec={"nodeName": "n1", "volumes": volumes})
     informers.put("Pod", "far", "ns", spec={"nodeName": "n2"})
     resource = builtin(kind)
     meta = (old if obj is None else obj)["metadata"]

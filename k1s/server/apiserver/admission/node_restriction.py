@@ -49,12 +49,16 @@ class NodeRestriction(Step):
             "csinodes.storage.k8s.io",
             "resourceslices.resource.k8s.io",
             "certificatesigningrequests.certificates.k8s.io",
+            "podcertificaterequests.certificates.k8s.io",
         }
     )
 
     def __init__(self, informers: InformerFactory) -> None:
         self._pods = informers.informer(builtin("Pod"))
         self._nodes = informers.informer(builtin("Node"))
+        self._claims = informers.informer(builtin("PersistentVolumeClaim"))
+        self._volumes = informers.informer(builtin("PersistentVolume"))
+        self._drivers = informers.informer(builtin("CSIDriver"))
 
     async def validate(self, request: AdmissionRequest) -> None:
         if NODES_GROUP not in request.user.groups:
@@ -86,6 +90,8 @@ class NodeRestriction(Step):
                 self._slice(request, node)
             case "certificatesigningrequests", "":
                 self._csr(request, node)
+            case "podcertificaterequests", "":
+                self._pod_certificate(request, node)
 
     def _pod(self, request: AdmissionRequest, node: str) -> None:
         if request.operation == "DELETE":
@@ -159,6 +165,31 @@ class NodeRestriction(Step):
             raise refuse(request, "the UID in the bound object reference does not match the UID in record")
         if pod["spec"].get("nodeName") != node:
             raise refuse(request, "node requested token bound to a pod scheduled on a different node")
+        audiences = ((request.obj or {}).get("spec") or {}).get("audiences") or [""]
+        if len(audiences) > 1:
+            raise refuse(request, "node may only request 0 or 1 audiences")
+        if audiences[0] not in self._audiences(pod):
+            text = (
+                f'audience "{audiences[0]}" not found in pod spec volume, {request.user.name} is not authorized to request tokens'
+            )
+            raise refuse(request, f"{text} for this audience")
+
+    def _audiences(self, pod: Object) -> set[str]:
+        """Those that the pod's volumes name ("": the API's own), themselves or through their drivers (KEP-4412)."""
+        out: set[str] = {""}
+        drivers: set[Any] = set()
+        for volume in pod["spec"].get("volumes") or ():
+            for source in (volume.get("projected") or {}).get("sources") or ():
+                out.add(str((source.get("serviceAccountToken") or {}).get("audience") or ""))
+            drivers.add((volume.get("csi") or {}).get("driver"))
+        for name in pod_claims(pod):
+            claim = self._claims.get(name, pod["metadata"]["namespace"])
+            held = self._volumes.get(str((claim or {}).get("spec", {}).get("volumeName") or "")) or {"spec": {}}
+            drivers.add((held["spec"].get("csi") or {}).get("driver"))
+        for name in drivers - {None}:
+            driver = self._drivers.get(str(name)) or {"spec": {}}
+            out.update(entry.get("audience") or "" for entry in driver["spec"].get("tokenRequests") or ())
+        return out
 
     def _named(self, request: AdmissionRequest, node: str, what: str, namespace: str) -> None:
         name = request.name or ((request.obj or {}).get("metadata") or {}).get("name")
@@ -181,6 +212,28 @@ class NodeRestriction(Step):
             raise refuse(request, f"unable to parse csr: {error}") from error
         if csr.subject.common_name != NODE_PREFIX + node:
             raise refuse(request, "can only create a node CSR with CN=" + NODE_PREFIX + node)
+
+    def _pod_certificate(self, request: AdmissionRequest, node: str) -> None:
+        """A node asks for its own pods only, and says of them what is true."""
+        if request.operation != "CREATE" or request.obj is None:
+            raise refuse(request, f'unexpected operation "{request.operation}"')
+        spec = request.obj.get("spec") or {}
+        if spec.get("nodeName") != node:
+            raise refuse(
+                request,
+                f'PodCertificateRequest.Spec.NodeName="{spec.get("nodeName")}", which is not the requesting node "{node}"',
+            )
+        pod = self._pods.get(str(spec.get("podName")), request.namespace)
+        if pod is None or pod["metadata"]["uid"] != spec.get("podUID"):
+            raise refuse(
+                request, f'PodCertificateRequest for pod "{request.namespace}/{spec.get("podName")}" that does not exist'
+            )
+        if pod["spec"].get("nodeName") != node:
+            raise refuse(request, f'pod "{request.namespace}/{spec.get("podName")}" is not running on node "{node}"')
+        if MIRROR in (pod["metadata"].get("annotations") or {}):
+            raise refuse(request, "PodCertificateRequest is for a mirror pod")
+        if (pod["spec"].get("serviceAccountName") or "default") != spec.get("serviceAccountName"):
+            raise refuse(request, "PodCertificateRequest names another service account than the pod's")
 
 
 def _taints(node: Object) -> list[Object]:

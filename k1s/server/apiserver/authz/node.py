@@ -41,6 +41,7 @@ class NodeAuthorizer:
         self._claims = informers.informer(builtin("PersistentVolumeClaim"))
         self._volumes = informers.informer(builtin("PersistentVolume"))
         self._attachments = informers.informer(builtin("VolumeAttachment"))
+        self._certificate_requests = informers.informer(builtin("PodCertificateRequest"))
         self._slices = informers.informer(builtin("ResourceSlice"))
 
     def allowed(self, user: UserInfo, info: RequestInfo) -> tuple[bool, str]:
@@ -83,6 +84,8 @@ class NodeAuthorizer:
                 return self._csi_node(node, info)
             case "resource.k8s.io", "resourceslices":
                 return self._slice(node, info)
+            case "certificates.k8s.io", "podcertificaterequests" if not info.subresource:
+                return self._certificate_request(node, info)
             case "", "nodes":
                 return self._node(node, info)
             case "", "pods":
@@ -166,6 +169,18 @@ class NodeAuthorizer:
         if not info.name:
             return False, "No Object name found"
         found = self._slices.get(info.name)
+        good = found is not None and found["spec"].get("nodeName") == node
+        return good, "" if good else _unrelated(node)
+
+    def _certificate_request(self, node: str, info: RequestInfo) -> tuple[bool, str]:
+        if info.verb == "create":
+            return True, ""  # admission checks the pod and its node
+        if info.verb in ("list", "watch"):
+            good = _selects(info.field_selector, "spec.nodeName", node)
+            return good, "" if good else "can only list/watch podcertificaterequests with nodeName field selector"
+        if info.verb != "get":
+            return False, "only the following verbs are allowed for a PodCertificateRequest: get, watch, list, create"
+        found = self._certificate_requests.get(info.name, info.namespace) if info.name else None
         good = found is not None and found["spec"].get("nodeName") == node
         return good, "" if good else _unrelated(node)
 
