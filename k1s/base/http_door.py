@@ -40,8 +40,8 @@ class Limits:
     keepalive: float = 180.0
     body: float = 60.0
     write: float = 60.0
-    strangers: int = 1024
-    strangers_per_address: int = 256
+    strangers: int = 2048
+    strangers_per_address: int = 1024
     connections: int = 0
 
 
@@ -69,13 +69,13 @@ class Guest:
 
 
 class Door:
-    """Counts. `dropped` and `refused` are for metrics."""
+    """Counts. `dropped`, `refused` and `failed` (handshakes) are for metrics."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most = limits.connections or max(soft - _KEPT_DESCRIPTORS, soft // 2)
-        self.connections = self.strangers = self.dropped = self.refused = 0
+        self.connections = self.strangers = self.dropped = self.refused = self.failed = 0
         self._by_address: dict[str, dict[Guest, None]] = {}
 
     def admit(self, address: str) -> Guest | None:
@@ -183,6 +183,7 @@ class Acceptor:
             accepted.close()
             if isinstance(error, asyncio.CancelledError):
                 raise
+            self.door.failed += 1
             log.debug("no connection with %s: %s", guest.address, error)
 
 

@@ -45,6 +45,8 @@ class Gauge(Counter):
     def __init__(self, name: str, text: str, labels: Sequence[str], read: Callable[[], float] | None = None) -> None:
         super().__init__(name, text, labels)
         self._read = read
+        # Labels and their values that one computed at scrape time always has.
+        self.fixed: tuple[Labels, Labels] = ((), ())
 
     def set(self, *labels: str, value: float) -> None:
         self._values[labels] = value
@@ -55,7 +57,7 @@ class Gauge(Counter):
 
     def lines(self) -> list[str]:
         if self._read is not None:
-            return [f"{self.name} {_number(self._read())}"]
+            return [f"{self.name}{_label_text(*self.fixed)} {_number(self._read())}"]
         return super().lines()
 
 
@@ -88,6 +90,19 @@ class Histogram:
             out.append(f"{self.name}_sum{_label_text(self.labels, key)} {_number(self._sums[key])}")
             out.append(f"{self.name}_count{_label_text(self.labels, key)} {total}")
         return out
+
+
+class Alias(Counter):
+    """What a histogram says, under a second name."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, text: str, source: Histogram) -> None:
+        super().__init__(name, text, source.labels)
+        self._source = source
+
+    def lines(self) -> list[str]:
+        return [self.name + line[len(self._source.name) :] for line in self._source.lines()]
 
 
 class Registry:

@@ -33,6 +33,7 @@ from k1s.server.addons import app as addons
 from k1s.server.addons.context import AddonSettings
 from k1s.server.addresses import AddressFollower
 from k1s.server.agent_process import AgentProcess
+from k1s.server.apiserver import debug
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.audit import AuditLog
@@ -50,6 +51,7 @@ from k1s.server.controllers.config import CertificateSigners, ControllerConfig
 from k1s.server.controllers.service_lb_plan import BalancerConfig
 from k1s.server.controllers.service_lb_pool import configured_pools
 from k1s.server.join import PATHS, JoinHandler
+from k1s.server.observe import AGGREGATION, CONTROLLERS, DEFAULTS, observe
 from k1s.server.removed_nodes import cut_off
 from k1s.server.scheduler import app as scheduler
 from k1s.server.security import Security
@@ -117,6 +119,7 @@ async def _serve(
         raise StartError(str(error)) from error
     audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
+    steps = observe(server, config, listener)
     pid_file = run_dir / "server.json"
     began = clock.now()
     try:
@@ -135,6 +138,7 @@ async def _serve(
                 client_ca=certificates.client_ca_pem,
                 request_header_ca=certificates.ca("request-header-ca").certificate,
             )
+            steps.done(*DEFAULTS)
             step("default objects")
             tasks.spawn("certificates", certificates.run(lambda: None))
             if not config.advertise_address:
@@ -145,7 +149,9 @@ async def _serve(
             secret_tokens = security.secret_tokens(client, server.informers, ca=certificates.server_ca_pem)
             tasks.spawn("secret-tokens", secret_tokens.run(lambda: None))
             await tasks.start("aggregation", server.aggregation.run)
+            steps.done(*AGGREGATION)
             await _start_controllers(tasks, server, config, certificates, "" if config.disable_agent else node_name, clock)
+            steps.done(*CONTROLLERS)
             step("controllers and scheduler")
             # Nothing waits for them: a node may need one of them to become Ready.
             tasks.spawn("addons", _addons(server, config, certificates, clock))
@@ -155,6 +161,7 @@ async def _serve(
                 step(f"node {node_name} Ready")
             ready("k1s is ready")
     finally:
+        server.health.stopping = True
         pid_file.unlink(missing_ok=True)
         # Tunnels never end by themselves: the listener would wait for them.
         server.dialer.close()
@@ -192,7 +199,13 @@ def _api_server(
         clock=clock,
         impersonate=security.impersonate,
         handlers={**security.handlers(), **Streams(lambda: kubelet_tls).handlers()},
-        paths={**security.paths(), **paths, **dict.fromkeys(PATHS, join), TUNNEL_PATH: tunnels.handle},
+        paths={
+            **security.paths(),
+            **paths,
+            **(debug.paths() if config.profiling else {}),
+            **dict.fromkeys(PATHS, join),
+            TUNNEL_PATH: tunnels.handle,
+        },
         open_paths=(*PATHS, TUNNEL_PATH),
         proxy_identity=certificates.load_front_proxy,
         tunnels=tunnels,

@@ -67,6 +67,7 @@ class ServerConfig:
     kube_apiserver_arg: tuple[str, ...] = option(
         "kube-apiserver-arg", (), "a flag of kube-apiserver's that k1s knows too, e.g. oidc-issuer-url=https://..."
     )
+    profiling: bool = option("profiling", False, "serve /debug/tasks, /debug/threads and /debug/memory to administrators")
     disable_agent: bool = option("disable-agent", False, "run no node on this host")
     disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")
     debug: bool = option("debug", False, "log more")

@@ -30,6 +30,7 @@ from k1s.server.apiserver.aggregation.app import Aggregator
 from k1s.server.apiserver.allocators import Allocators
 from k1s.server.apiserver.answers import error_answer, page_not_found
 from k1s.server.apiserver.attributes import ANONYMOUS, AdmissionRequest, RequestInfo, UserInfo
+from k1s.server.apiserver.audit_id import audit_id
 from k1s.server.apiserver.call import warning
 from k1s.server.apiserver.conversion import Conversion
 from k1s.server.apiserver.crds import CustomResources
@@ -37,6 +38,7 @@ from k1s.server.apiserver.dial import Dialer, TunnelSource
 from k1s.server.apiserver.discovery import Discovery
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.flow.app import FlowControl
+from k1s.server.apiserver.health import Health
 from k1s.server.apiserver.informers import CacheInformers
 from k1s.server.apiserver.list_bodies import ListBodies
 from k1s.server.apiserver.long_running import LongRunning
@@ -132,6 +134,7 @@ class ApiServer:
         self.flow = flow if flow is not None else self._flow_control()
         self.long_running = LongRunning()
         self._registry = Registry(handlers or {})
+        self.health = Health(lambda: self.hub.revision >= 0)
         self._non_resource = NonResource(self, {**self.flow.paths(), **(paths or {})})
         self._open_paths = open_paths
         self._counters = RequestMetrics(self.metrics)
@@ -169,13 +172,15 @@ class ApiServer:
 
     def add_check(self, name: str, check: Callable[[], str | None]) -> None:
         """A named check of /livez and /readyz: None or what is wrong."""
-        self._non_resource.checks[name] = check
+        self.health.checks[name] = check
 
     # The chain
 
     async def handle(self, request: Request) -> Answer:
         began = self.clock.monotonic()
         info: RequestInfo | None = None
+        # Callers inside read no headers.
+        audit = None if "user" in request.context else audit_id(request)
         try:
             info = request_info.parse(request, self.catalog)
             answer = await self._filtered(request, info)
@@ -190,7 +195,9 @@ class ApiServer:
         if isinstance(answer, Response | Stream):
             said = any(name == _PRIVATE[0] for name, _ in answer.headers)
             answer.headers = [*answer.headers, *headers] if said else [_PRIVATE, *answer.headers, *headers]
-        self._counters.note(info, answer, self.clock.monotonic() - began)
+            if audit is not None:
+                answer.headers.append(audit)
+        self._counters.note(request, info, answer, self.clock.monotonic() - began)
         return answer
 
     async def _filtered(self, request: Request, info: RequestInfo) -> Answer:
@@ -199,7 +206,7 @@ class ApiServer:
         user = request.context.get("user")
         inside = user is not None
         if user is None:
-            user = await self.authenticator.authenticate(request)
+            user = await self._authenticated(request)
             if user.name != ANONYMOUS.name:
                 request.context["known"] = True
         if self._impersonate is not None and not inside:
@@ -210,7 +217,7 @@ class ApiServer:
         if info.subresource in _LONG_RUNNING or info.verb == "proxy":
             self.long_running.check(info, user)
             answer = await self._authorized(request, info, user)
-            return self.long_running.follow(answer, info, user, labels_of(info))
+            return self.long_running.follow(answer, info, user, labels_of(info, request))
         if info.verb == "watch":
             self.long_running.check(info, user)
         flow = self.flow.classify(info, user)
@@ -223,10 +230,24 @@ class ApiServer:
             answer = await self._authorized(request, info, user)
         finally:
             self.flow.leave(flow, width, verb)
-        return self.long_running.follow(answer, info, user, labels_of(info)) if verb == "watch" else answer
+        return self.long_running.follow(answer, info, user, labels_of(info, request)) if verb == "watch" else answer
+
+    async def _authenticated(self, request: Request) -> UserInfo:
+        try:
+            user = await self.authenticator.authenticate(request)
+        except ApiError:
+            self._counters.authenticated(None)
+            raise
+        self._counters.authenticated(user)
+        return user
 
     async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
-        await self.authorizer.authorize(user, info)
+        try:
+            await self.authorizer.authorize(user, info)
+        except ApiError as error:
+            self._counters.authorized(error)
+            raise
+        self._counters.authorized(None)
         elsewhere = await self.aggregation.route(request, info, user)
         if elsewhere is not None:
             return elsewhere
