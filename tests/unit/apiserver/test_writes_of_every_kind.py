@@ -32,7 +32,8 @@ def _objects() -> dict[str, tuple[Resource, Object]]:
                 for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
                     body["metadata"].pop(field, None)
                 if resource.kind == "Job":
-                    body["spec"].pop("selector", None)  # the server's to make
+                    for field in ("selector", "manualSelector"):  # the server's to make
+                        body["spec"].pop(field, None)
                 found[resource.qualified] = (resource, body)
     return found
 

@@ -35,13 +35,14 @@ class Job(Strategy):
             meta["name"] = call.server.generated_name(meta["generateName"])
         template = spec["template"]
         labels = dict((template.get("metadata") or {}).get("labels") or {})
+        # What the user put there stays: if it is not the same, validation refuses the job.
         for key in _NAME_LABELS:
-            labels[key] = meta.get("name", "")
+            labels.setdefault(key, meta.get("name", ""))
         for key in _UID_LABELS:
-            labels[key] = meta["uid"]
+            labels.setdefault(key, meta["uid"])
         template["metadata"] = {**(template.get("metadata") or {}), "labels": labels}
         selector = dict(spec.get("selector") or {})
-        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), _UID_LABELS[0]: meta["uid"]}
+        selector["matchLabels"] = {_UID_LABELS[0]: meta["uid"], **(selector.get("matchLabels") or {})}
         spec["selector"] = selector
 
 
