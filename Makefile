@@ -32,6 +32,7 @@ check:
 	$(PYTHON) -m ruff check k1s tests bench packaging
 	$(PYTHON) -m mypy
 	$(PYTHON) packaging/flags_doc.py --check
+	$(PYTHON) packaging/status_doc.py --check
 	.venv/bin/lint-imports --config .importlinter --no-cache
 	$(PYTHON) -m pytest -q -m "not root and not e2e" tests
 
@@ -40,6 +41,7 @@ fix:
 	$(PYTHON) -m ruff format k1s tests bench packaging
 	$(PYTHON) -m ruff check --fix k1s tests bench packaging
 	$(PYTHON) packaging/flags_doc.py
+	$(PYTHON) packaging/status_doc.py
 
 # Two files at a time: most of these tests wait for clusters. Each half has clusters of its own.
 test:
