@@ -1,6 +1,6 @@
 """Addresses and blocks that are valid but not written as they should be.
 
-Called by: services.py, nodes.py, pods.py. Never does: refuse what does not parse (validation does).
+Called by: services.py, networking.py, nodes.py, pods.py. Never does: refuse what does not parse (validation does).
 Source: KEP-4858; apimachinery/pkg/util/validation GetWarningsForIP and GetWarningsForCIDR.
 """
 

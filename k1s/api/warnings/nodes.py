@@ -1,6 +1,6 @@
 """Nodes, and the labels of nodes that have a newer name.
 
-Called by: table.py, pods.py, volumes.py. Never does: rename labels.
+Called by: table.py, pods.py, topology.py, volumes.py. Never does: rename labels.
 Source: upstream pkg/api/node/util.go, pkg/registry/core/node/strategy.go.
 """
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from k1s.api.catalog import Resource
 from k1s.api.meta import Object
-from k1s.api.warnings import config, nodes, pods, services, volumes, workloads
+from k1s.api.warnings import config, networking, nodes, pods, services, topology, volumes, workloads
 
 # (new, old); old is None on creation.
 Warner = Callable[[Object, Object | None], list[str]]
@@ -33,10 +33,17 @@ _TABLE: dict[tuple[str, str], Warner] = {
     ("apps", "StatefulSet"): workloads.stateful_set,
     ("batch", "CronJob"): workloads.cron_job,
     ("batch", "Job"): workloads.job,
+    ("discovery.k8s.io", "EndpointSlice"): networking.endpoint_slice,
+    ("networking.k8s.io", "Ingress"): networking.ingress,
+    ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
+    ("node.k8s.io", "RuntimeClass"): topology.runtime_class,
+    ("storage.k8s.io", "CSIStorageCapacity"): topology.storage_capacity,
+    ("storage.k8s.io", "StorageClass"): topology.storage_class,
 }
 _STATUS: dict[tuple[str, str], Warner] = {
     ("", "Pod"): pods.pod_status,
     ("", "Service"): services.service_status,
+    ("networking.k8s.io", "Ingress"): networking.ingress_status,
 }
 
 
