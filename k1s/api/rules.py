@@ -1,6 +1,7 @@
 """RBAC policy rules as sets of rights: what covers what, and the union that an aggregated role is.
 
-Owns: `missing_rules`, `aggregated_rules`. Called by: server/bootstrap, the aggregation controller, escalation checks.
+Owns: `missing_rules`, `missing_rights`, `aggregated_rules`. Called by: server/bootstrap, the aggregation controller, checks
+of escalation.
 Never does: decide a request (server/apiserver/authz). Source: upstream component-helpers/auth/rbac/validation (Covers).
 """
 
@@ -23,6 +24,26 @@ def missing_rules(owned: Sequence[Rule], wanted: Iterable[Rule]) -> list[Rule]:
         parts = list(_atoms(rule))
         absent = [atom for atom in parts if not any(_covers(own, atom) for own in owned)]
         out.extend([rule] if len(absent) == len(parts) and absent else absent)
+    return out
+
+
+def missing_rights(owned: Sequence[Rule], wanted: Iterable[Rule]) -> list[Rule]:
+    """Every single right in `wanted` that `owned` does not grant, those on one resource together (upstream's CompactRules)."""
+    out: list[Rule] = []
+    known: dict[tuple[str, str], Rule] = {}
+    for rule in wanted:
+        for atom in _atoms(rule):
+            if any(_covers(own, atom) for own in owned):
+                continue
+            if "nonResourceURLs" in atom or "resourceNames" in atom:
+                out.append(atom)
+                continue
+            key = (atom["apiGroups"][0], atom["resources"][0])
+            if key not in known:
+                known[key] = atom
+                out.append(atom)
+            elif atom["verbs"][0] not in known[key]["verbs"]:
+                known[key]["verbs"].append(atom["verbs"][0])
     return out
 
 

@@ -432,10 +432,13 @@ async def test_nobody_grants_what_they_do_not_have(informers: Any) -> None:
     assert '{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}' in error.message
     assert "pods" not in error.message.split("held:")[1]
     assert "not currently held" in (await refused(step, write("RoleBinding", binding("secrets")))).message
-    assert (
-        'clusterrole.rbac.authorization.k8s.io "none" not found'
-        in (await refused(step, write("RoleBinding", binding("none")))).message
-    )
+    with pytest.raises(ApiError) as caught:
+        await admit(step, write("RoleBinding", binding("none")))
+    assert (caught.value.code, caught.value.message) == (404, 'clusterroles.rbac.authorization.k8s.io "none" not found')
+    several = role({"apiGroups": [""], "resources": ["secrets", "pods"], "verbs": ["get", "delete"]})
+    rights = (await refused(step, write("Role", several))).message.split("held:\n")[1]
+    secrets = '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "delete"]}'
+    assert rights == f'{{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}}\n{secrets}'
 
 
 async def test_escalate_bind_and_masters_may(informers: Any) -> None:
@@ -455,15 +458,31 @@ async def test_an_aggregated_role_needs_everything(informers: Any) -> None:
     step = RbacEscalation(authorizer(informers))
     grant(informers, "mine", PODS)
     selector = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
-    assert (
-        "not currently held" in (await refused(step, write("ClusterRole", {"metadata": {}, "aggregationRule": selector}))).message
-    )
+    words = "must have cluster-admin privileges to use the aggregationRule"
+    aggregated = {"metadata": {}, "aggregationRule": selector}
+    assert words in (await refused(step, write("ClusterRole", aggregated))).message
+    assert words in (await refused(step, write("ClusterRole", role(PODS), operation="UPDATE", old=aggregated))).message
 
 
-async def test_relabelling_a_role_grants_nothing(informers: Any) -> None:
+async def test_a_label_makes_a_role_part_of_others(informers: Any) -> None:
+    """Who could give cluster-admin the label of the aggregated role `view` would have everything."""
     step = RbacEscalation(authorizer(informers))
-    new = {"metadata": {"labels": {"a": "b"}}, "rules": [SECRETS]}
-    await admit(step, write("ClusterRole", new, operation="UPDATE", old=role(SECRETS)))
+    new = {"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}, "rules": [SECRETS]}
+    error = await refused(step, write("ClusterRole", new, operation="UPDATE", old=role(SECRETS)))
+    assert "not currently held" in error.message
+    await admit(step, write("ClusterRole", {**new, "rules": []}, operation="UPDATE", old=role()))
+
+
+async def test_the_end_of_a_role_needs_no_rights_of_it(informers: Any) -> None:
+    step = RbacEscalation(authorizer(informers))
+    request = write("ClusterRole", role(SECRETS), operation="UPDATE", old=role(SECRETS))
+    assert request.obj is not None
+    request.old = {**request.obj, "metadata": {**request.obj["metadata"], "resourceVersion": "1"}}
+    gone = {"finalizers": ["a"], "ownerReferences": [{"name": "o"}], "resourceVersion": "2"}
+    request.obj = {**request.obj, "metadata": {**request.obj["metadata"], **gone}}
+    await admit(step, request)
+    request.obj["metadata"]["annotations"] = {"a": "b"}
+    assert "not currently held" in (await refused(step, request)).message
 
 
 # The chain

@@ -8,7 +8,8 @@ Roles need every right in them, or the verb `escalate`; bindings need every righ
 
 from __future__ import annotations
 
-from k1s.api.rules import missing_rules
+from k1s.api.errors import not_found
+from k1s.api.rules import missing_rights
 from k1s.client.interface import Object
 from k1s.server.apiserver.admission.step import Step, refuse
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
@@ -16,6 +17,10 @@ from k1s.server.apiserver.authz.app import MASTERS, Authorizer
 from k1s.server.apiserver.authz.rules import Rule
 
 _GROUP = "rbac.authorization.k8s.io"
+_EVERYTHING: list[Rule] = [
+    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+    {"nonResourceURLs": ["*"], "verbs": ["*"]},
+]
 _ROLES = ("roles", "clusterroles")
 
 
@@ -35,21 +40,20 @@ class RbacEscalation(Step):
             self._check_binding(request, request.obj)
 
     def _check_role(self, request: AdmissionRequest, role: Object) -> None:
-        old = request.old or {}
-        # What only touches metadata grants nothing.
-        if request.old is not None and all(role.get(k) == old.get(k) for k in ("rules", "aggregationRule")):
+        # Labels count, too: by one a role becomes part of those that aggregate it.
+        if request.old is not None and _only_for_garbage_collection(role, request.old):
             return
         if self._may(request.user, "escalate", request.resource.plural, request.namespace, request.name):
             return
-        wanted: list[Rule] = list(role.get("rules") or [])
-        if role.get("aggregationRule"):
+        if role.get("aggregationRule") or (request.old or {}).get("aggregationRule"):
             # Whatever comes to match its selectors will be granted: that needs everything.
-            wanted = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]
-        self._check_rights(request, wanted)
+            owned, _ = self._authorizer.rbac.rules_for(request.user, request.namespace)
+            if missing_rights(owned, _EVERYTHING):
+                raise refuse(request, "must have cluster-admin privileges to use the aggregationRule")
+        self._check_rights(request, list(role.get("rules") or []))
 
     def _check_binding(self, request: AdmissionRequest, binding: Object) -> None:
-        old = request.old or {}
-        if request.old is not None and all(binding.get(k) == old.get(k) for k in ("roleRef", "subjects")):
+        if request.old is not None and _only_for_garbage_collection(binding, request.old):
             return
         reference = binding.get("roleRef") or {}
         plural = "clusterroles" if reference.get("kind") == "ClusterRole" else "roles"
@@ -57,22 +61,35 @@ class RbacEscalation(Step):
             return
         rules = self._authorizer.rbac.role_rules(reference, request.namespace)
         if rules is None:
-            kind = str(reference.get("kind")).lower()
-            raise refuse(request, f'{kind}.{_GROUP} "{reference.get("name")}" not found')
+            raise not_found(plural, _GROUP, str(reference.get("name")))
         self._check_rights(request, list(rules))
 
     def _check_rights(self, request: AdmissionRequest, wanted: list[Rule]) -> None:
-        owned, _ = self._authorizer.rbac.rules_for(request.user, request.namespace)
-        missing = missing_rules(owned, wanted)
+        owned, errors = self._authorizer.rbac.rules_for(request.user, request.namespace)
+        missing = missing_rights(owned, wanted)
         if not missing:
             return
         user = request.user
         groups = " ".join(f'"{g}"' for g in user.groups)
         text = f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n'
-        raise refuse(request, text + "\n".join(sorted(_described(rule) for rule in missing)))
+        text += "\n".join(sorted({_described(rule) for rule in missing}))
+        if errors:
+            text += f"; resolution errors: [{' '.join(errors)}]"
+        raise refuse(request, text)
 
     def _may(self, user: UserInfo, verb: str, plural: str, namespace: str, name: str) -> bool:
         return self._authorizer.decide(user, RequestInfo(True, "", verb, _GROUP, "*", plural, "", namespace, name))[0]
+
+
+def _only_for_garbage_collection(new: Object, old: Object) -> bool:
+    """Whether nothing but owners and finalizers differs: without a right one must still be able to finish a deletion."""
+
+    def rest(obj: Object) -> Object:
+        gone = ("ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation")
+        meta = {key: value for key, value in obj["metadata"].items() if key not in gone}
+        return {**obj, "metadata": meta}
+
+    return rest(new) == rest(old)
 
 
 def _described(rule: Rule) -> str:
@@ -80,8 +97,8 @@ def _described(rule: Rule) -> str:
     names = (
         ("APIGroups", "apiGroups"),
         ("Resources", "resources"),
-        ("ResourceNames", "resourceNames"),
         ("NonResourceURLs", "nonResourceURLs"),
+        ("ResourceNames", "resourceNames"),
         ("Verbs", "verbs"),
     )
     parts = [f"{label}:[" + " ".join(f'"{v}"' for v in rule[key]) + "]" for label, key in names if rule.get(key)]
