@@ -36,7 +36,9 @@ from k1s.server.agent_process import AgentProcess
 from k1s.server.apiserver import debug
 from k1s.server.apiserver.app import ApiServer
 from k1s.server.apiserver.attributes import UserInfo
-from k1s.server.apiserver.audit import AuditLog
+from k1s.server.apiserver.auditing.app import Audit, open_policy
+from k1s.server.apiserver.auditing.file import LogFile
+from k1s.server.apiserver.auditing.policy import PolicyError
 from k1s.server.apiserver.config_file import ConfigFileError
 from k1s.server.apiserver.encryption import app as encrypt
 from k1s.server.apiserver.encryption.rotation import Rotation
@@ -117,7 +119,7 @@ async def _serve(
         server, client, security = _api_server(config, store, certificates, node_name, clock, encrypt.paths(encryption))
     except (ConfigFileError, ArgumentError) as error:
         raise StartError(str(error)) from error
-    audit = AuditLog(Path(config.audit_log_path), server.catalog, clock) if config.audit_log_path else None
+    audit = _audit(config, server, security, clock)
     listener = await _listen(audit.wrap(server.handle) if audit else server.handle, config, certificates)
     steps = observe(server, config, listener)
     pid_file = run_dir / "server.json"
@@ -167,7 +169,7 @@ async def _serve(
         server.dialer.close()
         await listener.close()
         if audit is not None:
-            audit.close()
+            await audit.close()
 
 
 def _api_server(
@@ -215,6 +217,21 @@ def _api_server(
     certificates.on_renewed.append(lambda name: server.aggregation.forget_identity() if name == FRONT_PROXY else None)
     client = RestClient(LocalTransport(server.handle, SERVER_USER), "k1s-server", clock=clock)
     return server, client, security
+
+
+def _audit(config: ServerConfig, server: ApiServer, security: Security, clock: Clock) -> Audit | None:
+    """Raises StartError."""
+    try:
+        policy = open_policy(config.audit_policy_file)
+    except PolicyError as error:
+        raise StartError(f"audit policy: {error}") from error
+    if not config.audit_log_path:
+        return None
+    size, keep, days = config.audit_log_maxsize << 20, config.audit_log_maxbackup, config.audit_log_maxage
+    file = LogFile(Path(config.audit_log_path), max_bytes=size, keep=keep, days=days)
+    audit = Audit(file, server.catalog, clock, policy, security.reason)
+    audit.register(server.metrics)
+    return audit
 
 
 async def _start_controllers(

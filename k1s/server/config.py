@@ -68,6 +68,10 @@ class ServerConfig:
         "kube-apiserver-arg", (), "a flag of kube-apiserver's that k1s knows too, e.g. oidc-issuer-url=https://..."
     )
     profiling: bool = option("profiling", False, "serve /debug/tasks, /debug/threads and /debug/memory to administrators")
+    audit_policy_file: str = option("audit-policy-file", "", "a Policy of audit.k8s.io/v1 (default: changes and refusals)")
+    audit_log_maxsize: int = option("audit-log-maxsize", 100, "size of the audit log in MiB at which it is rotated")
+    audit_log_maxbackup: int = option("audit-log-maxbackup", 5, "rotated audit logs that are kept")
+    audit_log_maxage: int = option("audit-log-maxage", 0, "days that rotated audit logs are kept (default: any)")
     disable_agent: bool = option("disable-agent", False, "run no node on this host")
     disable: tuple[str, ...] = option("disable", (), "packaged parts that are not wanted")
     debug: bool = option("debug", False, "log more")

@@ -127,6 +127,10 @@ class Security:
         self._modes.follow()
         await self.authorizer.authorize(user, info)
 
+    def reason(self, user: UserInfo, info: RequestInfo) -> str:
+        """Why a user may or may not, for the audit log, as far as that can be said without asking somebody."""
+        return self.authorizer.decide(user, info)[1] if self.authorizer is not None else ""
+
     async def impersonate(self, request: Request, user: UserInfo) -> UserInfo:
         if self.authorizer is None:
             raise _starting()

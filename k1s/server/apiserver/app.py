@@ -4,8 +4,8 @@
 
 Owns: ApiServer. Called by: base/http_server and in-process clients (`handle`), server/app (construction, `run`).
 Never does: know a kind. Keys of Request.context: "user" (UserInfo of an in-process caller), "cause" (the revision that made
-it write), "headers" (what is added to the answer, whichever it is). A request that fails in an unforeseen way is answered 500
-and logged once, with its traceback.
+it write), "headers" (what is added to the answer, whichever it is), "audit" (told who asks). A request that fails in an
+unforeseen way is answered 500 and logged once, with its traceback.
 """
 
 from __future__ import annotations
@@ -239,6 +239,9 @@ class ApiServer:
             self._counters.authenticated(None)
             raise
         self._counters.authenticated(user)
+        audit = request.context.get("audit")
+        if audit is not None:
+            audit(user)
         return user
 
     async def _authorized(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:

@@ -19,6 +19,9 @@ _count = itertools.count()
 
 def audit_id(request: Request) -> tuple[str, str]:
     """The header; the client may have named the request itself. The name is kept in the request's context."""
+    known = request.context.get("audit_id")
+    if known is not None:
+        return HEADER, known
     given = request.headers.get("audit-id", "")
     if given and len(given) <= _LONGEST and given.isascii() and given.isprintable():
         name = given
