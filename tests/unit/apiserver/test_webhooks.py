@@ -111,6 +111,10 @@ async def test_what_webhooks_did_is_noted_for_the_audit(hooks: Hooks) -> None:
     assert request.context["annotations"] == {
         "mutation.webhook.admission.k8s.io/round_0_index_0": '{"configuration":"m","webhook":"m.example.com","mutated":true}',
         "mutation.webhook.admission.k8s.io/round_0_index_1": '{"configuration":"m","webhook":"none.example.com","mutated":false}',
+        "patch.webhook.admission.k8s.io/round_0_index_0": (
+            '{"configuration":"m","webhook":"m.example.com",'
+            '"patch":[{"op":"add","path":"/metadata/annotations","value":{"a":"b"}}],"patchType":"JSONPatch"}'
+        ),
         "v.example.com/why": "because",
         "failed-open.validating.webhook.admission.k8s.io/round_0_index_1": "broken.example.com",
     }
@@ -163,7 +167,18 @@ async def test_a_webhook_is_asked_again_if_it_wants_and_something_changed(hooks:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (Response(500, b"boom"), "failed to call webhook: boom"),
+        (
+            Response(500, b"boom", "text/plain"),
+            'failed to call webhook: an error on the server ("boom") has prevented the request from succeeding',
+        ),
+        (Response(404, b"nothing"), "failed to call webhook: the server could not find the requested resource"),
+        (
+            Response(200, b'{"response": {"uid": "x"}}'),
+            "received invalid webhook response: expected response.uid=",
+        ),
+        ({"allowed": "yes"}, "received invalid webhook response: json: cannot unmarshal response.allowed"),
+        ({"allowed": True, "patchType": "JSONPatch"}, "webhook returned response.patchType but not response.patch"),
+        ({"allowed": True, "patchType": "Merge", "patch": "W10="}, 'unsupported patch type "Merge"'),
         (Response(200, b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}'), "webhook response was absent"),
         ({"uid": "other", "allowed": True}, "received invalid webhook response: expected response.uid="),
         ({"allowed": True, "patch": "W10="}, "webhook returned response.patch but not response.patchType"),
@@ -178,6 +193,29 @@ async def test_a_broken_webhook_fails_the_request_unless_told_to_ignore(hooks: H
     await hooks.api.ok("DELETE", f"{WEBHOOKS}/mutatingwebhookconfigurations/m")
     await hooks.mutating(hooks.hook("/m", failurePolicy="Ignore"))
     assert (await hooks.api("POST", CMS, config_map("a"))).status == 201
+
+
+@pytest.mark.parametrize("policy", ["Fail", "Ignore"])
+async def test_a_patch_that_does_not_apply_fails_whatever_the_policy(hooks: Hooks, policy: str) -> None:
+    hooks.on["/m"] = lambda _: patching({"op": "replace", "path": "/none/there", "value": 1})
+    await hooks.mutating(hooks.hook("/m", failurePolicy=policy))
+    refused = await hooks.api("POST", CMS, config_map("a"))
+    assert refused.status == 500 and "replace operation does not apply" in refused.json["message"], refused.raw
+
+
+async def test_a_validating_webhook_changes_nothing(hooks: Hooks) -> None:
+    hooks.on["/v"] = lambda _: patching({"op": "remove", "path": "/data"})
+    await hooks.validating(hooks.hook("/v"))
+    refused = await hooks.api("POST", CMS, config_map("a"))
+    assert "received invalid webhook response: validating webhook may not return response.patch" in refused.json["message"]
+
+
+async def test_one_that_did_not_match_at_first_is_not_asked_again(hooks: Hooks) -> None:
+    selected = {"matchLabels": {"late": "yes"}}
+    hooks.on["/late"] = lambda _: patching({"op": "add", "path": "/metadata/labels", "value": {"late": "yes"}})
+    await hooks.mutating(hooks.hook("/again", reinvocationPolicy="IfNeeded", objectSelector=selected), hooks.hook("/late"))
+    await hooks.api.ok("POST", CMS, config_map("a"))
+    assert hooks.calls == ["/late"]
 
 
 async def test_a_slow_webhook_is_not_waited_for_longer_than_it_may_take(hooks: Hooks) -> None:

@@ -29,7 +29,13 @@ _EXEMPT = (
 
 
 def exempt(request: AdmissionRequest) -> bool:
+    """What webhooks are not asked about."""
     return request.resource.group == _GROUP and request.resource.plural in _EXEMPT
+
+
+def policy_exempt(request: AdmissionRequest) -> bool:
+    """What policies do not see; webhook configurations they do."""
+    return request.resource.group == _GROUP and request.resource.plural in _EXEMPT[2:]
 
 
 class Scope:
@@ -41,9 +47,11 @@ class Scope:
     def matches(self, hook: Object, request: AdmissionRequest) -> Resource | None:
         """The row in whose version the object is wanted, or None. `hook`: rules (or resourceRules), matchPolicy, selectors."""
         rules = hook.get("rules") if "rules" in hook else hook.get("resourceRules")
-        if any(_rule(rule, request, request.resource) for rule in hook.get("excludeResourceRules") or ()):
+        policy = hook.get("matchPolicy") or "Equivalent"
+        excluded = hook.get("excludeResourceRules")
+        if excluded and self._row(excluded, policy, request) is not None:
             return None
-        row = self._row(rules or (), hook.get("matchPolicy") or "Equivalent", request)
+        row = self._row(rules or (), policy, request)
         if row is None or not self._namespace_matches(hook.get("namespaceSelector"), request):
             return None
         return row if _object_matches(hook.get("objectSelector"), request) else None
@@ -70,8 +78,9 @@ class Scope:
     def _namespace_matches(self, selector: Object | None, request: AdmissionRequest) -> bool:
         if not selector:
             return True
-        if request.resource.qualified == "namespaces" and request.subresource is None:
-            subject: Object | None = request.obj or request.old or {}
+        if request.resource.qualified == "namespaces":
+            own = request.subresource is None and request.operation in ("CREATE", "UPDATE")
+            subject: Object | None = request.obj if own else self._namespaces.get(request.name)
         elif not request.namespace:
             return True
         else:

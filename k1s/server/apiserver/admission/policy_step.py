@@ -14,7 +14,7 @@ from k1s.api.errors import ApiError
 from k1s.api.selectors import labels_from
 from k1s.client.interface import Client, InformerFactory
 from k1s.server.apiserver.admission.conditions import Values, values_of
-from k1s.server.apiserver.admission.matching import Scope, exempt
+from k1s.server.apiserver.admission.matching import Scope, policy_exempt
 from k1s.server.apiserver.admission.step import Step
 from k1s.server.apiserver.admission.webhooks.steps import Convert, convert_builtin
 from k1s.server.apiserver.attributes import AdmissionRequest
@@ -65,7 +65,7 @@ class PolicyStep(Step):
     def concerned(self, request: AdmissionRequest) -> Iterator[tuple[Object, Object, Resource]]:
         """The policies and bindings for a request, with the version they want the object in."""
         pairs = self._bound()
-        if not pairs or exempt(request):
+        if not pairs or policy_exempt(request):
             return
         for policy, binding in pairs:
             row = self._scope.matches(policy["spec"].get("matchConstraints") or {}, request)

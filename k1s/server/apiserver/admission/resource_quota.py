@@ -112,7 +112,7 @@ def _unspecified(pod: Object, names: Iterable[str]) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     for name in names:
         kind, _, resource = name.partition(".") if name.startswith(("requests.", "limits.")) else ("requests", "", name)
-        if resource not in ("cpu", "memory", "ephemeral-storage"):
+        if resource not in ("cpu", "memory"):
             continue
         for container in [spec, *(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
             given = resource in ((container.get("resources") or {}).get(kind) or {})

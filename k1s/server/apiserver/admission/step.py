@@ -37,7 +37,9 @@ class Step:
 
 def refuse(request: AdmissionRequest, message: str) -> ApiError:
     """403: `pods "x" is forbidden: <message>`."""
-    return forbidden(request.resource.plural, request.resource.group, request.name or generated_name(request), message)
+    return forbidden(
+        request.resource.plural, request.resource.group, request.name or generated_name(request) or "Unknown", message
+    )
 
 
 def generated_name(request: AdmissionRequest) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from k1s.client.interface import InformerFactory
 from k1s.server.apiserver.forward import Connect, Target
-from k1s.server.apiserver.outgoing import CallFailed, Outgoing
+from k1s.server.apiserver.outgoing import Answered, CallFailed, Outgoing
 from k1s.server.apiserver.services import NoRoute, ServiceResolver
 
 __all__ = ["CallFailed", "Caller"]
@@ -24,6 +25,34 @@ Object = Mapping[str, Any]
 
 MAX_CONTEXTS = 64
 _SHOWN = 200
+
+
+# What client-go says of an answer that is no success and no Status (NewGenericServerResponse).
+_SAID = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    409: "the server reported a conflict",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
+}
+
+
+def _refusal(answer: Answered) -> str:
+    text = answer.body[:_SHOWN].decode(errors="replace").strip()
+    if answer.headers.get("content-type").startswith("application/json"):
+        text = "unknown"
+    said = _SAID.get(answer.status)
+    if said is not None:
+        return said
+    if answer.status in (403, 406, 415):
+        return text
+    if answer.status >= 500:
+        return f"an error on the server ({json.dumps(text)}) has prevented the request from succeeding"
+    return f"the server responded with the status code {answer.status} but did not return more information"
 
 
 class Caller:
@@ -53,9 +82,8 @@ class Caller:
             )
         except CallFailed as error:
             raise CallFailed(f"{shown}: {error}") from error
-        if answer.status != 200:
-            text = answer.body[:_SHOWN].decode(errors="replace").strip()
-            raise CallFailed(text or f"the server responded with the status code {answer.status} but did not return more details")
+        if not 200 <= answer.status <= 206:
+            raise CallFailed(_refusal(answer))
         return answer.body
 
     def _endpoint(self, service: Object, port: int) -> tuple[str, int]:

@@ -28,7 +28,7 @@ from k1s.server.apiserver.admission.conditions import match, values_of
 from k1s.server.apiserver.admission.matching import Scope, exempt
 from k1s.server.apiserver.admission.step import Step, refuse
 from k1s.server.apiserver.admission.webhooks.caller import Caller, CallFailed
-from k1s.server.apiserver.admission.webhooks.review import BadAnswer, denied, patch_of, read, review
+from k1s.server.apiserver.admission.webhooks.review import BadAnswer, BadPatchType, denied, patch_of, read, review
 from k1s.server.apiserver.attributes import AdmissionRequest
 from k1s.server.apiserver.authz.app import Authorizer
 
@@ -111,7 +111,7 @@ class _Webhooks(Step):
         seconds = float(hook.get("timeoutSeconds") or _DEFAULT_SECONDS)
         try:
             data = await self._caller.post(hook["clientConfig"], orjson.dumps(question), seconds)
-            response = read(data, question)
+            response = read(data, question, mutating=self.mutates())
         except (CallFailed, BadAnswer) as error:
             if hook.get("failurePolicy") == "Ignore":
                 request.annotations[f"failed-open.{self.audit}/{place}"] = hook["name"]
@@ -141,8 +141,9 @@ class MutatingWebhooks(_Webhooks):
         if not hooks or exempt(request):
             return
         for index, (key, hook) in enumerate(hooks):
-            await self._run(key, hook, request, f"round_0_index_{index}")
-            if hook.get("reinvocationPolicy") == "IfNeeded":
+            called = await self._run(key, hook, request, f"round_0_index_{index}")
+            # One that did not match is not asked again, though it may match by then.
+            if called and hook.get("reinvocationPolicy") == "IfNeeded":
                 request.seen[key] = orjson.dumps(request.obj)
 
     async def mutate_again(self, request: AdmissionRequest) -> None:
@@ -151,28 +152,44 @@ class MutatingWebhooks(_Webhooks):
             if seen is not None and orjson.dumps(request.obj) != seen:
                 await self._run(key, hook, request, f"round_1_index_{index}")
 
-    async def _run(self, key: str, hook: Hook, request: AdmissionRequest, place: str) -> None:
+    async def _run(self, key: str, hook: Hook, request: AdmissionRequest, place: str) -> bool:
+        """Whether the hook was asked."""
         row = self._concerned(request, hook)
         if row is None:
-            return
+            return False
         response = await self._ask(hook, request, row, place)
-        if response is None or request.obj is None:
-            return
-        try:
-            operations = patch_of(response)
-            noted = {"configuration": key.partition("/")[0], "webhook": hook["name"], "mutated": bool(operations)}
-            request.annotations[f"{self.audit}/{place}"] = orjson.dumps(noted).decode()
-            if operations:
-                await self._patch(request, row, operations)
-        except BadAnswer as error:
-            if hook.get("failurePolicy") != "Ignore":
-                raise _failed(hook, error) from error
-        except ApiError as error:
-            raise internal(error.message) from error
+        noted: Object = {"configuration": key.partition("/")[0], "webhook": hook["name"], "mutated": False}
+        if response is not None:
+            try:
+                operations = patch_of(response)
+                if operations and request.obj is None:
+                    name = json.dumps(hook["name"])
+                    raise internal(
+                        f"admission webhook {name} attempted to modify the object, which is not supported for this operation"
+                    )
+                if operations:
+                    noted["mutated"] = await self._patch(request, row, operations)
+                    patched = {**noted, "patch": operations, "patchType": "JSONPatch"}
+                    del patched["mutated"]
+                    request.annotations[f"patch.webhook.admission.k8s.io/{place}"] = orjson.dumps(patched).decode()
+            except BadPatchType as error:
+                if hook.get("failurePolicy") != "Ignore":
+                    raise internal(f"failed calling webhook {json.dumps(hook['name'])}: {error}") from error
+                request.annotations[f"failed-open.{self.audit}/{place}"] = hook["name"]
+            except BadAnswer as error:  # upstream's failure policy does not speak of patches that make no sense
+                raise internal(str(error)) from error
+            except ApiError as error:
+                if error.reason == "InternalError":
+                    raise
+                raise internal(_detail(error)) from error
+        request.annotations[f"{self.audit}/{place}"] = orjson.dumps(noted).decode()
+        return True
 
-    async def _patch(self, request: AdmissionRequest, row: Resource, operations: list[Object]) -> None:
+    async def _patch(self, request: AdmissionRequest, row: Resource, operations: list[Object]) -> bool:
+        """Change the object; whether that made a difference."""
         obj, stored = request.obj, self._stored(request.resource)
         assert obj is not None
+        before = orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)
         main = obj.get("kind") == stored.kind
         given = await self._in_version(request, clone(obj), row)
         assert given is not None
@@ -188,7 +205,9 @@ class MutatingWebhooks(_Webhooks):
                 apply_defaults(stored, changed)
         obj.clear()
         obj.update(changed)
-        request.patched = True
+        different = before != orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)
+        request.patched = request.patched or different
+        return different
 
 
 class ValidatingWebhooks(_Webhooks):
@@ -199,17 +218,20 @@ class ValidatingWebhooks(_Webhooks):
         hooks = self._all()
         if not hooks or exempt(request):
             return
-        concerned = [
-            (hook, request, row, f"round_0_index_{index}")
-            for index, (_, hook) in enumerate(hooks)
-            if (row := self._concerned(request, hook)) is not None
-        ]
+        concerned = [(hook, row) for _, hook in hooks if (row := self._concerned(request, hook)) is not None]
         if not concerned:
             return
-        answers = await asyncio.gather(*(self._ask(*each) for each in concerned), return_exceptions=True)
+        asked = (self._ask(hook, request, row, f"round_0_index_{index}") for index, (hook, row) in enumerate(concerned))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
+
+
+def _detail(error: ApiError) -> str:
+    """What is wrong with a patch stands in the cause."""
+    causes = (error.details or {}).get("causes") or ()
+    return str(causes[0].get("message") or error.message) if causes else error.message
 
 
 def _failed(hook: Hook, error: Exception) -> ApiError:
