@@ -129,7 +129,10 @@ class Security:
 
     def reason(self, user: UserInfo, info: RequestInfo) -> str:
         """Why a user may or may not, for the audit log, as far as that can be said without asking somebody."""
-        return self.authorizer.decide(user, info)[1] if self.authorizer is not None else ""
+        if self.authorizer is None:
+            return ""
+        good, reason = self.authorizer.decide(user, info)
+        return reason or (self.authorizer.why(user, info) if good else "")
 
     async def impersonate(self, request: Request, user: UserInfo) -> UserInfo:
         if self.authorizer is None:

@@ -1,36 +1,20 @@
 """ClusterRole aggregation: a role that is made of other roles' rules.
 
-Watches: ClusterRoles (own key; a change of any role wakes those that aggregate). Owns: `rules_of` (pure).
+Watches: ClusterRoles (own key; a change of any role wakes those that aggregate). Never does: know what a union of rules is
+(api/rules does).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import orjson
-
 from k1s.api import meta
 from k1s.api.catalog import builtin
-from k1s.api.selectors import labels_from
+from k1s.api.rules import aggregated_rules
 from k1s.client.interface import Object
 from k1s.server.controllers.reconciler import Context, Reconciler, Watch
 
 CLUSTER_ROLE = builtin("ClusterRole")
-
-
-def rules_of(role: Object, everything: Iterable[Object]) -> list[Object]:
-    """The rules of all roles that the aggregation rule selects, by name, each once."""
-    selectors = [labels_from(s) for s in role["aggregationRule"].get("clusterRoleSelectors") or ()]
-    chosen = [
-        other
-        for other in everything
-        if meta.name(other) != meta.name(role) and any(s.matches(meta.labels(other)) for s in selectors)
-    ]
-    rules: dict[bytes, Object] = {}
-    for other in sorted(chosen, key=meta.name):
-        for rule in other.get("rules") or ():
-            rules.setdefault(orjson.dumps(rule, option=orjson.OPT_SORT_KEYS), rule)
-    return list(rules.values())
 
 
 class ClusterRoleAggregationController(Reconciler):
@@ -51,7 +35,7 @@ class ClusterRoleAggregationController(Reconciler):
         role = self.roles.get(key)
         if role is None or not role.get("aggregationRule"):
             return None
-        rules = rules_of(role, self.roles.list())
+        rules = aggregated_rules(role, self.roles.list())
         if rules != (role.get("rules") or []):
             change = {"metadata": {"resourceVersion": meta.resource_version(role)}, "rules": rules}
             await self.client.patch(CLUSTER_ROLE, key, "", change)

@@ -34,7 +34,7 @@ class CertificateApproval(Step):
         if verb == "sign" and not _issues(request.obj, request.old):
             return
         signer = str(request.old["spec"].get("signerName") or "")
-        if not may_use_signer(self._authorizer, request.user, verb, signer):
+        if not await may_use_signer(self._authorizer, request.user, verb, signer):
             raise refuse(request, f"user not permitted to {verb} requests with signerName {_quoted(signer)}")
 
 
@@ -56,11 +56,11 @@ class CertificateSubjectRestriction(Step):
             raise refuse(request, text)
 
 
-def may_use_signer(authorizer: Authorizer, user: UserInfo, verb: str, signer: str) -> bool:
+async def may_use_signer(authorizer: Authorizer, user: UserInfo, verb: str, signer: str) -> bool:
     """By the signer's own name, or by `<domain>/*`."""
     for name in (signer, signer.partition("/")[0] + "/*"):
         info = RequestInfo(True, "", verb, "certificates.k8s.io", "*", "signers", name=name)
-        if authorizer.decide(user, info)[0]:
+        if (await authorizer.allowed(user, info))[0]:
             return True
     return False
 

@@ -35,15 +35,15 @@ class RbacEscalation(Step):
         if request.obj is None or MASTERS in request.user.groups:
             return
         if request.resource.plural in _ROLES:
-            self._check_role(request, request.obj)
+            await self._check_role(request, request.obj)
         else:
-            self._check_binding(request, request.obj)
+            await self._check_binding(request, request.obj)
 
-    def _check_role(self, request: AdmissionRequest, role: Object) -> None:
+    async def _check_role(self, request: AdmissionRequest, role: Object) -> None:
         # Labels count, too: by one a role becomes part of those that aggregate it.
         if request.old is not None and _only_for_garbage_collection(role, request.old):
             return
-        if self._may(request.user, "escalate", request.resource.plural, request.namespace, request.name):
+        if await self._may(request.user, "escalate", request.resource.plural, request.namespace, request.name):
             return
         if role.get("aggregationRule") or (request.old or {}).get("aggregationRule"):
             # Whatever comes to match its selectors will be granted: that needs everything.
@@ -52,12 +52,12 @@ class RbacEscalation(Step):
                 raise refuse(request, "must have cluster-admin privileges to use the aggregationRule")
         self._check_rights(request, list(role.get("rules") or []))
 
-    def _check_binding(self, request: AdmissionRequest, binding: Object) -> None:
+    async def _check_binding(self, request: AdmissionRequest, binding: Object) -> None:
         if request.old is not None and _only_for_garbage_collection(binding, request.old):
             return
         reference = binding.get("roleRef") or {}
         plural = "clusterroles" if reference.get("kind") == "ClusterRole" else "roles"
-        if self._may(request.user, "bind", plural, request.namespace, str(reference.get("name"))):
+        if await self._may(request.user, "bind", plural, request.namespace, str(reference.get("name"))):
             return
         rules = self._authorizer.rbac.role_rules(reference, request.namespace)
         if rules is None:
@@ -77,8 +77,9 @@ class RbacEscalation(Step):
             text += f"; resolution errors: [{' '.join(errors)}]"
         raise refuse(request, text)
 
-    def _may(self, user: UserInfo, verb: str, plural: str, namespace: str, name: str) -> bool:
-        return self._authorizer.decide(user, RequestInfo(True, "", verb, _GROUP, "*", plural, "", namespace, name))[0]
+    async def _may(self, user: UserInfo, verb: str, plural: str, namespace: str, name: str) -> bool:
+        info = RequestInfo(True, "", verb, _GROUP, "*", plural, "", namespace, name)
+        return (await self._authorizer.allowed(user, info))[0]
 
 
 def _only_for_garbage_collection(new: Object, old: Object) -> bool:

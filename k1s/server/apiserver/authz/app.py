@@ -97,7 +97,7 @@ class Authorizer:
         if self._remote:
             return await self._ask(user, info)
         good, reason = self.decide(user, info)
-        return Decision(good, reason=reason or self._why(user, info) if good else reason)
+        return Decision(good, reason=reason or self.why(user, info) if good else reason)
 
     def decide(self, user: UserInfo, info: RequestInfo) -> tuple[bool, str]:
         """Without waiting: what those say that read memory only."""
@@ -143,7 +143,7 @@ class Authorizer:
         for authorizer in self._all:
             if isinstance(authorizer, LocalAuthorizer):
                 good, reason = authorizer.allowed(user, info)
-                decision = Decision(good, reason=reason or self._why(user, info) if good and authorizer is self.rbac else reason)
+                decision = Decision(good, reason=reason or self.why(user, info) if good and authorizer is self.rbac else reason)
             else:
                 decision = await authorizer.decide(user, info)
             if decision.error:
@@ -154,7 +154,8 @@ class Authorizer:
                 return Decision(decision.allowed, decision.denied, decision.reason, ", ".join(errors))
         return Decision(False, False, "\n".join(reasons), ", ".join(errors))
 
-    def _why(self, user: UserInfo, info: RequestInfo) -> str:
+    def why(self, user: UserInfo, info: RequestInfo) -> str:
+        """What lets a request through, "" where nothing needs to be said."""
         return "" if MASTERS in user.groups or self.rbac not in self._all else self.rbac.why(user, info)
 
 
