@@ -30,28 +30,29 @@ _FIXED = (
     "reportingComponent",
     "reportingInstance",
 )
-_CALLED = {"reportingComponent": "reportingController"}
+_CONTROLLER = "reportingController"
+_CALLED = {"reportingComponent": _CONTROLLER}
 _SERIES_COUNT = "series.count"
 
 
-def event(errs: Errors, obj: Object) -> None:
-    """What every event must keep, whoever it comes from."""
+def event(errs: Errors, obj: Object, controller: str = "reportingComponent") -> None:
+    """What every event must keep, whoever it comes from; `controller`: what the version asked for calls that field."""
     place = (obj.get("metadata") or {}).get("namespace") or ""
     about = (obj.get("involvedObject") or {}).get("namespace") or ""
     if obj.get("eventTime"):
         if not about and place not in ("default", "kube-system"):
             errs.append(invalid_value("involvedObject.namespace", about, _MISPLACED))
-        _reporter(errs, obj)
+        _reporter(errs, obj, controller)
     elif about != place and (about or place not in ("", "default")):
         errs.append(invalid_value("involvedObject.namespace", about, _MISPLACED))
     strings(errs, "namespace", place, names.dns1123_subdomain)
 
 
-def _reporter(errs: Errors, obj: Object) -> None:
-    controller = obj.get("reportingComponent") or ""
-    if not controller:
-        errs.append(required("reportingController"))
-    strings(errs, "reportingController", controller, names.qualified_name)
+def _reporter(errs: Errors, obj: Object, controller: str) -> None:
+    name = obj.get("reportingComponent") or ""
+    if not name:
+        errs.append(required(controller))
+    strings(errs, controller, name, names.qualified_name)
     for field in ("reportingInstance", "action", "reason"):
         value = obj.get(field) or ""
         if not value:
@@ -76,7 +77,7 @@ def _series(errs: Errors, series: Any) -> None:
 
 def new_event(errs: Errors, obj: Object) -> None:
     """What events.k8s.io/v1 asks of a new one besides: it has a time of its own and nothing of the old fields."""
-    event(errs, obj)
+    event(errs, obj, _CONTROLLER)
     _series(errs, obj.get("series"))
     if not obj.get("eventTime"):
         errs.append(required("eventTime"))
@@ -97,7 +98,7 @@ def event_update(errs: Errors, obj: Object, old: Object) -> None:
 
 def new_event_update(errs: Errors, obj: Object, old: Object) -> None:
     """Through events.k8s.io/v1 only the series moves."""
-    event(errs, obj)
+    event(errs, obj, _CONTROLLER)
     if obj.get("series") != old.get("series"):
         _series(errs, obj.get("series"))
     for field in _FIXED:
