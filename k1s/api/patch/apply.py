@@ -54,11 +54,7 @@ def apply_steps(
 
     ApiError 400 if the configuration is no good, 409 on conflicts. If it changes nothing the result equals `live`.
     """
-    _check(applied, schema, api_version)
-    applied = clone(applied)
-    if "creationTimestamp" in (applied.get("metadata") or {}):
-        # `kubectl create --dry-run` writes null there; nobody may set it anyway.
-        del applied["metadata"]["creationTimestamp"]
+    applied = _checked(applied, schema, api_version)
     base = managed.without_managed_fields(live or {})
     try:
         managers = managed.decode(meta.metadata(live or {}).get("managedFields"))
@@ -98,7 +94,8 @@ def apply(live: Object | None, applied: Object, **options: Any) -> Object:
     return ownership.finish(apply_steps(live, applied, **options))
 
 
-def _check(applied: Object, schema: Schema, api_version: str) -> None:
+def _checked(applied: Object, schema: Schema, api_version: str) -> Object:
+    """A copy of a good configuration. Raises ApiError 400."""
     version = applied.get("apiVersion")
     if version != api_version:
         text = f"Specified patch version: {version or ''}, expected: {api_version}"
@@ -113,6 +110,10 @@ def _check(applied: Object, schema: Schema, api_version: str) -> None:
         what = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}, Kind={applied.get('kind', '')}"
         text = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
         raise bad_request(f"failed to create typed patch object ({what}): {text}")
+    out: Object = clone(applied)
+    # `kubectl create --dry-run` writes null there; nobody may set it anyway.
+    (out.get("metadata") or {}).pop("creationTimestamp", None)
+    return out
 
 
 class _Apply:

@@ -95,6 +95,12 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
     meta["creationTimestamp"] = now
     meta.pop("generation", None)
     strategy.prepare_create(call, obj)
+    return await _store_named(call, strategy, obj, admission)
+
+
+async def _store_named(call: Call, strategy: Strategy, obj: Object, admission: AdmissionRequest) -> Entry:
+    """Store a new object under its name, or one made up for it."""
+    meta = obj["metadata"]
     generate = meta.get("generateName") if not meta.get("name") else ""
     for _ in range(_NAME_TRIES):
         if generate:
@@ -109,7 +115,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> En
             if not generate:
                 await _note_deletion(call, meta["name"], error)
                 raise
-    raise name_conflict(stored, meta["name"])
+    raise name_conflict(call.stored, meta["name"])
 
 
 async def _note_deletion(call: Call, name: str, error: ApiError) -> None:

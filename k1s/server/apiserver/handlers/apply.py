@@ -10,7 +10,6 @@ import asyncio
 from typing import Any
 
 from k1s.api import meta
-from k1s.api.clone import clone
 from k1s.api.decode import check_types, decode_json, go_kind
 from k1s.api.errors import ApiError, bad_request, conflict, not_found
 from k1s.api.json_text import check_depth
@@ -69,7 +68,7 @@ async def apply_patch(call: Call, body: bytes, reset: Reset) -> tuple[Entry, boo
 def _steps(call: Call, live: Object | None, applied: Object) -> Steps[Object]:
     return apply_steps(
         live,
-        clone(applied),
+        applied,
         manager=call.manager,
         force=call.force,
         schema=schema_for(call.resource),
