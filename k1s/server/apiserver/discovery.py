@@ -173,7 +173,8 @@ def _resource(resource: Resource) -> Object:
         out["shortNames"] = list(resource.short_names)
     if resource.categories:
         out["categories"] = list(resource.categories)
-    if resource.persisted:
+    # ComponentStatus can be read, but is stored nowhere.
+    if resource.persisted and "create" in resource.verbs:
         text = f"{resource.stored_group}/{resource.storage_version or resource.version}/{resource.kind}"
         out["storageVersionHash"] = _hash(text)
     return out
