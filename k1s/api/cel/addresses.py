@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface
 from typing import Any
 
-from k1s.api.cel.optional import holds, opaque, opened
+from k1s.api.cel.optional import Opaque, holds, opaque, opened
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -45,11 +45,11 @@ def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
     return check
 
 
-def _ip(text: str) -> dict[str, Any]:
+def _ip(text: str) -> Opaque:
     return opaque("ip", str(_parse_ip(text)))
 
 
-def _cidr(text: str) -> dict[str, Any]:
+def _cidr(text: str) -> Opaque:
     address, prefix = _parse_cidr(text)
     return opaque("cidr", f"{address}/{prefix}")
 
@@ -73,7 +73,7 @@ def _contains_cidr(value: Any, other: Any) -> bool:
     return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
-def _masked(value: Any) -> dict[str, Any]:
+def _masked(value: Any) -> Opaque:
     return opaque("cidr", str(_network(value)))
 
 
@@ -98,21 +98,21 @@ def _link_local_multicast(address: Address) -> bool:
 
 
 FUNCTIONS = (
-    ("isIP", False, ("STRING",), "BOOL", _is(_parse_ip)),
-    ("ip", False, ("STRING",), "DYN", _ip),
-    ("ip.isCanonical", False, ("STRING",), "BOOL", lambda text: str(_parse_ip(text)) == text),
-    ("family", True, ("MAP",), "INT", lambda value: _address(value).version),
-    ("isUnspecified", True, ("MAP",), "BOOL", lambda value: _address(value).is_unspecified),
-    ("isLoopback", True, ("MAP",), "BOOL", lambda value: _address(value).is_loopback),
-    ("isLinkLocalMulticast", True, ("MAP",), "BOOL", lambda value: _link_local_multicast(_address(value))),
-    ("isLinkLocalUnicast", True, ("MAP",), "BOOL", lambda value: _address(value).is_link_local),
-    ("isGlobalUnicast", True, ("MAP",), "BOOL", lambda value: _global_unicast(_address(value))),
-    ("isCIDR", False, ("STRING",), "BOOL", _is(_parse_cidr)),
-    ("cidr", False, ("STRING",), "DYN", _cidr),
-    ("containsIP", True, ("MAP", "DYN"), "BOOL", _contains_ip),
-    ("containsCIDR", True, ("MAP", "DYN"), "BOOL", _contains_cidr),
-    ("ip", True, ("MAP",), "DYN", lambda value: opaque("ip", opened(value, "cidr").partition("/")[0])),
-    ("prefixLength", True, ("MAP",), "INT", lambda value: _network(value).prefixlen),
-    ("masked", True, ("MAP",), "DYN", _masked),
-    ("string", False, ("MAP",), "STRING", _text),
+    ("isIP", False, ("STRING",), _is(_parse_ip)),
+    ("ip", False, ("STRING",), _ip),
+    ("ip.isCanonical", False, ("STRING",), lambda text: str(_parse_ip(text)) == text),
+    ("family", True, ("OPAQUE",), lambda value: _address(value).version),
+    ("isUnspecified", True, ("OPAQUE",), lambda value: _address(value).is_unspecified),
+    ("isLoopback", True, ("OPAQUE",), lambda value: _address(value).is_loopback),
+    ("isLinkLocalMulticast", True, ("OPAQUE",), lambda value: _link_local_multicast(_address(value))),
+    ("isLinkLocalUnicast", True, ("OPAQUE",), lambda value: _address(value).is_link_local),
+    ("isGlobalUnicast", True, ("OPAQUE",), lambda value: _global_unicast(_address(value))),
+    ("isCIDR", False, ("STRING",), _is(_parse_cidr)),
+    ("cidr", False, ("STRING",), _cidr),
+    ("containsIP", True, ("OPAQUE", "ANY"), _contains_ip),
+    ("containsCIDR", True, ("OPAQUE", "ANY"), _contains_cidr),
+    ("ip", True, ("OPAQUE",), lambda value: opaque("ip", opened(value, "cidr").partition("/")[0])),
+    ("prefixLength", True, ("OPAQUE",), lambda value: _network(value).prefixlen),
+    ("masked", True, ("OPAQUE",), _masked),
+    ("string", False, ("OPAQUE",), _text),
 )

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from k1s.api.cel.optional import opaque, opened
+from k1s.api.cel.optional import Opaque, opaque, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,24 @@ def answered_by(decide: Decide) -> Iterator[None]:
         _decide.reset(token)
 
 
-def variable(group: str, resource: str, subresource: str, namespace: str, name: str) -> dict[str, Any]:
+def variable(group: str, resource: str, subresource: str, namespace: str, name: str) -> Opaque:
     """The value of `authorizer`; `authorizer.requestResource` asks about the request itself."""
     asked = Question("", "", group, resource, subresource, namespace, name)
     return opaque("authorizer", asdict(_NOBODY), requestResource=opaque("authorizer", asdict(asked)))
 
 
-def _with(field: str) -> Callable[[Any, str], dict[str, Any]]:
-    def change(value: Any, text: str) -> dict[str, Any]:
+def _with(field: str) -> Callable[[Any, str], Opaque]:
+    def change(value: Any, text: str) -> Opaque:
         return opaque("authorizer", {**opened(value, "authorizer"), field: text})
 
     return change
 
 
-def _service_account(value: Any, namespace: str, name: str) -> dict[str, Any]:
+def _service_account(value: Any, namespace: str, name: str) -> Opaque:
     return opaque("authorizer", {**opened(value, "authorizer"), "service_account": f"{namespace}/{name}"})
 
 
-def _check(value: Any, verb: str) -> dict[str, Any]:
+def _check(value: Any, verb: str) -> Opaque:
     decide = _decide.get()
     if decide is None:
         raise ValueError("there is no authorizer here")
@@ -71,24 +71,24 @@ def _check(value: Any, verb: str) -> dict[str, Any]:
     return opaque("decision", {"allowed": allowed, "reason": reason})
 
 
-def _selector(value: Any, _text: str) -> dict[str, Any]:
+def _selector(value: Any, _text: str) -> Opaque:
     # Authorizers here do not look at selectors; without one the question is the wider one.
-    return dict(value)
+    return Opaque(value.kind, value.value, value.fields)
 
 
 FUNCTIONS = (
-    ("group", True, ("MAP", "STRING"), "DYN", _with("group")),
-    ("resource", True, ("MAP", "STRING"), "DYN", _with("resource")),
-    ("subresource", True, ("MAP", "STRING"), "DYN", _with("subresource")),
-    ("namespace", True, ("MAP", "STRING"), "DYN", _with("namespace")),
-    ("name", True, ("MAP", "STRING"), "DYN", _with("name")),
-    ("path", True, ("MAP", "STRING"), "DYN", _with("path")),
-    ("fieldSelector", True, ("MAP", "STRING"), "DYN", _selector),
-    ("labelSelector", True, ("MAP", "STRING"), "DYN", _selector),
-    ("serviceAccount", True, ("MAP", "STRING", "STRING"), "DYN", _service_account),
-    ("check", True, ("MAP", "STRING"), "DYN", _check),
-    ("allowed", True, ("MAP",), "BOOL", lambda value: bool(opened(value, "decision")["allowed"])),
-    ("reason", True, ("MAP",), "STRING", lambda value: str(opened(value, "decision")["reason"])),
-    ("errored", True, ("MAP",), "BOOL", lambda _value: False),
-    ("error", True, ("MAP",), "STRING", lambda _value: ""),
+    ("group", True, ("OPAQUE", "STRING"), _with("group")),
+    ("resource", True, ("OPAQUE", "STRING"), _with("resource")),
+    ("subresource", True, ("OPAQUE", "STRING"), _with("subresource")),
+    ("namespace", True, ("OPAQUE", "STRING"), _with("namespace")),
+    ("name", True, ("OPAQUE", "STRING"), _with("name")),
+    ("path", True, ("OPAQUE", "STRING"), _with("path")),
+    ("fieldSelector", True, ("OPAQUE", "STRING"), _selector),
+    ("labelSelector", True, ("OPAQUE", "STRING"), _selector),
+    ("serviceAccount", True, ("OPAQUE", "STRING", "STRING"), _service_account),
+    ("check", True, ("OPAQUE", "STRING"), _check),
+    ("allowed", True, ("OPAQUE",), lambda value: bool(opened(value, "decision")["allowed"])),
+    ("reason", True, ("OPAQUE",), lambda value: str(opened(value, "decision")["reason"])),
+    ("errored", True, ("OPAQUE",), lambda _value: False),
+    ("error", True, ("OPAQUE",), lambda _value: ""),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from k1s.api.cel.optional import MARK, holds
+from k1s.api.cel.optional import Opaque, holds
 
 
 def _ordered(value: Any) -> Any:
@@ -21,7 +21,7 @@ def _ordered(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return next((key for key in value if key.startswith(MARK)), "") if isinstance(value, dict) else ""
+    return value.kind if isinstance(value, Opaque) else ""
 
 
 def compare(left: Any, right: Any) -> int:

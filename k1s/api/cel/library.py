@@ -1,48 +1,80 @@
-"""Every function that Kubernetes adds to CEL, with its types: the table that the runtime is told.
+"""Every function of CEL and what Kubernetes adds to it: the table that the evaluator calls by.
 
-Owns: extension(). Called by: program. Never does: compute (the files named in the imports do).
+Owns: functions(). Called by: evaluator. Never does: compute (the files named in the imports do), know types for the checker
+(declarations.py does).
+A row of a file's FUNCTIONS: name, whether it is a member, the kinds of its parameters (a member's target first), the function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from k1s.api.cel import addresses, authorizer, constructors, lists, named_formats, quantities, regexes, semvers, sets, urls
+from k1s.api.cel import (
+    addresses,
+    authorizer,
+    conversions,
+    jsonpatch,
+    lists,
+    named_formats,
+    optionals,
+    quantities,
+    regexes,
+    semvers,
+    sets,
+    text,
+    times,
+    urls,
+)
+from k1s.api.cel.optional import Opaque, Optional
+from k1s.api.cel.scalars import Duration, EvaluationError, Timestamp, UInt
 
-# (name, member?, parameter types, result type, implementation); the receiver of a member is its first parameter.
-Function = tuple[str, bool, tuple[str, ...], str, Callable[..., Any]]
+Implementation = Callable[..., Any]
 
-_MODULES = (addresses, authorizer, constructors, lists, named_formats, quantities, regexes, semvers, sets, urls)
+_MODULES = (
+    *(addresses, authorizer, conversions, jsonpatch, lists, named_formats, optionals, quantities, regexes, semvers, sets),
+    *(text, times, urls),
+)
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "ANY": lambda value: True,
+    "BOOL": lambda value: isinstance(value, bool),
+    "BYTES": lambda value: isinstance(value, bytes),
+    "DOUBLE": lambda value: isinstance(value, float),
+    "DURATION": lambda value: isinstance(value, Duration),
+    "INT": lambda value: isinstance(value, int) and not isinstance(value, bool | UInt),
+    "LIST": lambda value: isinstance(value, list),
+    "MAP": lambda value: isinstance(value, dict),
+    "OPAQUE": lambda value: isinstance(value, Opaque),
+    "OPTIONAL": lambda value: isinstance(value, Optional),
+    "STRING": lambda value: isinstance(value, str),
+    "TIMESTAMP": lambda value: isinstance(value, Timestamp),
+    "UINT": lambda value: isinstance(value, UInt),
+}
 
 
-def functions() -> Iterator[Function]:
+@cache
+def _table() -> dict[tuple[str, bool], list[tuple[tuple[Callable[[Any], bool], ...], Implementation]]]:
+    out: dict[tuple[str, bool], list[tuple[tuple[Callable[[Any], bool], ...], Implementation]]] = {}
     for module in _MODULES:
-        yield from module.FUNCTIONS
+        for name, member, kinds, implementation in module.FUNCTIONS:
+            row = (tuple(_KINDS[kind] for kind in kinds), implementation)
+            out.setdefault((name, member), []).append(row)
+    return out
 
 
-def extension(cel: Any) -> Any:
-    """The table as an extension of the runtime's environments. `cel`: the runtime's module."""
-    by_name: dict[str, list[Function]] = {}
-    merged: dict[tuple[str, bool, tuple[str, ...]], Function] = {}
-    for function in functions():
-        key = function[:3]
-        if key in merged:
-            raise ValueError(f"two functions of one signature: {key}")
-        merged[key] = function
-        by_name.setdefault(function[0], []).append(function)
-    types = {name: getattr(cel.Type, name) for name in ("BOOL", "DOUBLE", "DYN", "INT", "LIST", "MAP", "STRING")}
-    declared = []
-    for name, group in by_name.items():
-        overloads = [
-            cel.Overload(
-                f"k8s_{name}_{'m' if member else 'g'}_{'_'.join(parameters).lower()}",
-                types[result],
-                [types[parameter] for parameter in parameters],
-                member,
-                implementation,
-            )
-            for _, member, parameters, result, implementation in group
-        ]
-        declared.append(cel.FunctionDecl(name, overloads))
-    return cel.CelExtension("kubernetes", declared)
+@cache
+def functions(name: str, member: bool) -> Implementation:
+    """The function that chooses the overload by its arguments."""
+    rows = _table().get((name, member))
+    if rows is None:
+        # The checker knows what there is; this is for names it has and we lack.
+        raise EvaluationError(f"no such overload: {name}")
+
+    def call(*arguments: Any) -> Any:
+        for kinds, implementation in rows:
+            if len(kinds) == len(arguments) and all(fits(value) for fits, value in zip(kinds, arguments, strict=True)):
+                return implementation(*arguments)
+        raise EvaluationError("no such overload")
+
+    return call

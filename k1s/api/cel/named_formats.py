@@ -1,8 +1,4 @@
-"""format.dns1123Label() and its like in CEL. Source: apiserver/pkg/cel/library/format.go.
-
-The runtime takes no optional values from Python: what validate() and format.named() answer is an opaque value that has
-hasValue, value and orValue. Chains of optionals (optMap, ?.) over it do not work.
-"""
+"""format.dns1123Label() and its like in CEL. Source: apiserver/pkg/cel/library/format.go."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from k1s.api import names
-from k1s.api.cel.optional import opaque, opened
+from k1s.api.cel.optional import NONE, Optional, opaque, opened
 from k1s.api.validation import formats
 
 Validator = Callable[[str], list[str]]
@@ -38,30 +34,17 @@ _VALIDATORS: dict[str, Validator] = {
 }
 
 
-def _validate(value: Any, text: str) -> dict[str, Any]:
-    return opaque("optional", _VALIDATORS[opened(value, "format")](text))
+def _validate(value: Any, text: str) -> Optional:
+    said = _VALIDATORS[opened(value, "format")](text)
+    return Optional(True, said) if said else NONE
 
 
-def _named(name: str) -> dict[str, Any]:
-    return opaque("optional", [opaque("format", name)] if name in _VALIDATORS else [])
-
-
-def _value(value: Any) -> Any:
-    found = opened(value, "optional")
-    if not found:
-        raise ValueError("optional.none() dereference")
-    return found[0] if isinstance(found[0], dict) else found
-
-
-def _or_value(value: Any, other: Any) -> Any:
-    return _value(value) if opened(value, "optional") else other
+def _named(name: str) -> Optional:
+    return Optional(True, opaque("format", name)) if name in _VALIDATORS else NONE
 
 
 FUNCTIONS = (
-    *((f"format.{name}", False, (), "DYN", partial(opaque, "format", name)) for name in _VALIDATORS),
-    ("format.named", False, ("STRING",), "DYN", _named),
-    ("validate", True, ("MAP", "STRING"), "DYN", _validate),
-    ("hasValue", True, ("MAP",), "BOOL", lambda value: bool(opened(value, "optional"))),
-    ("value", True, ("MAP",), "DYN", _value),
-    ("orValue", True, ("MAP", "DYN"), "DYN", _or_value),
+    *((f"format.{name}", False, (), partial(opaque, "format", name)) for name in _VALIDATORS),
+    ("format.named", False, ("STRING",), _named),
+    ("validate", True, ("OPAQUE", "STRING"), _validate),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from k1s.api import quantity
 from k1s.api.cel.comparing import compare, is_greater, is_less
-from k1s.api.cel.optional import opaque, opened
+from k1s.api.cel.optional import Opaque, opaque, opened
 
 _MAX_INT = 2**63 - 1
 
@@ -20,11 +20,11 @@ def _is(text: str) -> bool:
     return True
 
 
-def _make(text: str) -> dict[str, Any]:
+def _make(text: str) -> Opaque:
     return _of(quantity.parse(text))
 
 
-def _of(number: Decimal) -> dict[str, Any]:
+def _of(number: Decimal) -> Opaque:
     # One text for one number, so that == compares quantities.
     return opaque("quantity", format(number.normalize(), "f") if number else "0")
 
@@ -39,11 +39,11 @@ def _operand(value: Any) -> Decimal:
     return number(value)
 
 
-def _add(left: Any, right: Any) -> dict[str, Any]:
+def _add(left: Any, right: Any) -> Opaque:
     return _of(number(left) + _operand(right))
 
 
-def _sub(left: Any, right: Any) -> dict[str, Any]:
+def _sub(left: Any, right: Any) -> Opaque:
     return _of(number(left) - _operand(right))
 
 
@@ -64,15 +64,15 @@ def _as_integer(value: Any) -> int:
 
 
 FUNCTIONS = (
-    ("isQuantity", False, ("STRING",), "BOOL", _is),
-    ("quantity", False, ("STRING",), "DYN", _make),
-    ("add", True, ("MAP", "DYN"), "DYN", _add),
-    ("sub", True, ("MAP", "DYN"), "DYN", _sub),
-    ("sign", True, ("MAP",), "INT", _sign),
-    ("isInteger", True, ("MAP",), "BOOL", _is_integer),
-    ("asInteger", True, ("MAP",), "INT", _as_integer),
-    ("asApproximateFloat", True, ("MAP",), "DOUBLE", lambda value: float(number(value))),
-    ("isGreaterThan", True, ("MAP", "MAP"), "BOOL", is_greater),
-    ("isLessThan", True, ("MAP", "MAP"), "BOOL", is_less),
-    ("compareTo", True, ("MAP", "MAP"), "INT", compare),
+    ("isQuantity", False, ("STRING",), _is),
+    ("quantity", False, ("STRING",), _make),
+    ("add", True, ("OPAQUE", "ANY"), _add),
+    ("sub", True, ("OPAQUE", "ANY"), _sub),
+    ("sign", True, ("OPAQUE",), _sign),
+    ("isInteger", True, ("OPAQUE",), _is_integer),
+    ("asInteger", True, ("OPAQUE",), _as_integer),
+    ("asApproximateFloat", True, ("OPAQUE",), lambda value: float(number(value))),
+    ("isGreaterThan", True, ("OPAQUE", "OPAQUE"), is_greater),
+    ("isLessThan", True, ("OPAQUE", "OPAQUE"), is_less),
+    ("compareTo", True, ("OPAQUE", "OPAQUE"), compare),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from k1s.api.cel.optional import opaque, opened
+from k1s.api.cel.optional import Opaque, opaque, opened
 
 _NUMBER = r"(0|[1-9]\d*)"
 _PART = r"(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
@@ -25,7 +25,7 @@ def _is(text: str, normalize: bool = False) -> bool:
     return len(text) <= _MAX and _SEMVER.fullmatch(_normal(text) if normalize else text) is not None
 
 
-def _make(text: str, normalize: bool = False) -> dict[str, Any]:
+def _make(text: str, normalize: bool = False) -> Opaque:
     if not _is(text, normalize):
         raise ValueError(f"semver: invalid version {text!r}")
     # Builds are no part of the order, nor of equality.
@@ -45,11 +45,11 @@ def order(value: Any) -> tuple[Any, ...]:
 
 
 FUNCTIONS = (
-    ("isSemver", False, ("STRING",), "BOOL", _is),
-    ("isSemver", False, ("STRING", "BOOL"), "BOOL", _is),
-    ("semver", False, ("STRING",), "DYN", _make),
-    ("semver", False, ("STRING", "BOOL"), "DYN", _make),
-    ("major", True, ("MAP",), "INT", lambda value: _numbers(value)[0]),
-    ("minor", True, ("MAP",), "INT", lambda value: _numbers(value)[1]),
-    ("patch", True, ("MAP",), "INT", lambda value: _numbers(value)[2]),
+    ("isSemver", False, ("STRING",), _is),
+    ("isSemver", False, ("STRING", "BOOL"), _is),
+    ("semver", False, ("STRING",), _make),
+    ("semver", False, ("STRING", "BOOL"), _make),
+    ("major", True, ("OPAQUE",), lambda value: _numbers(value)[0]),
+    ("minor", True, ("OPAQUE",), lambda value: _numbers(value)[1]),
+    ("patch", True, ("OPAQUE",), lambda value: _numbers(value)[2]),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from k1s.api.cel.lists import same
+from k1s.api.cel.operators import equal
 
 # Every element is compared with every other: a bound for what one call may cost.
 _MAX_PAIRS = 1_000_000
@@ -18,7 +18,7 @@ def _bounded(a: list[Any], b: list[Any]) -> tuple[list[Any], list[Any]]:
 
 def _contains(a: list[Any], b: list[Any]) -> bool:
     whole, part = _bounded(a, b)
-    return all(any(same(x, y) for x in whole) for y in part)
+    return all(any(equal(x, y) for x in whole) for y in part)
 
 
 def _equivalent(a: list[Any], b: list[Any]) -> bool:
@@ -27,11 +27,11 @@ def _equivalent(a: list[Any], b: list[Any]) -> bool:
 
 def _intersects(a: list[Any], b: list[Any]) -> bool:
     left, right = _bounded(a, b)
-    return any(any(same(x, y) for x in left) for y in right)
+    return any(any(equal(x, y) for x in left) for y in right)
 
 
 FUNCTIONS = (
-    ("sets.contains", False, ("LIST", "LIST"), "BOOL", _contains),
-    ("sets.equivalent", False, ("LIST", "LIST"), "BOOL", _equivalent),
-    ("sets.intersects", False, ("LIST", "LIST"), "BOOL", _intersects),
+    ("sets.contains", False, ("LIST", "LIST"), _contains),
+    ("sets.equivalent", False, ("LIST", "LIST"), _equivalent),
+    ("sets.intersects", False, ("LIST", "LIST"), _intersects),
 )

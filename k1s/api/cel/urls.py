@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
-from k1s.api.cel.optional import opaque, opened
+from k1s.api.cel.optional import Opaque, opaque, opened
 
 
 def _parse(text: str) -> SplitResult:
@@ -28,7 +28,7 @@ def _is(text: str) -> bool:
     return True
 
 
-def _make(text: str) -> dict[str, Any]:
+def _make(text: str) -> Opaque:
     _parse(text)
     return opaque("url", text)
 
@@ -54,12 +54,12 @@ def _port(value: Any) -> str:
 
 
 FUNCTIONS = (
-    ("isURL", False, ("STRING",), "BOOL", _is),
-    ("url", False, ("STRING",), "DYN", _make),
-    ("getScheme", True, ("MAP",), "STRING", lambda value: _parts(value).scheme),
-    ("getHost", True, ("MAP",), "STRING", _host),
-    ("getHostname", True, ("MAP",), "STRING", _hostname),
-    ("getPort", True, ("MAP",), "STRING", _port),
-    ("getEscapedPath", True, ("MAP",), "STRING", lambda value: quote(_parts(value).path, safe="/%:@!$&'()*+,;=~")),
-    ("getQuery", True, ("MAP",), "DYN", lambda value: parse_qs(_parts(value).query, keep_blank_values=True)),
+    ("isURL", False, ("STRING",), _is),
+    ("url", False, ("STRING",), _make),
+    ("getScheme", True, ("OPAQUE",), lambda value: _parts(value).scheme),
+    ("getHost", True, ("OPAQUE",), _host),
+    ("getHostname", True, ("OPAQUE",), _hostname),
+    ("getPort", True, ("OPAQUE",), _port),
+    ("getEscapedPath", True, ("OPAQUE",), lambda value: quote(_parts(value).path, safe="/%:@!$&'()*+,;=~")),
+    ("getQuery", True, ("OPAQUE",), lambda value: parse_qs(_parts(value).query, keep_blank_values=True)),
 )

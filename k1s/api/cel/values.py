@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from k1s.api.cel.scalars import Duration, Timestamp
+
 Object = dict[str, Any]
 
 _NAME = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
@@ -22,8 +24,6 @@ _PARTS = re.compile(r"__|\.|-|/")
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
 _MEANT = {text: mark for mark, text in _ESCAPES.items()}
 _ESCAPED = re.compile("|".join(_MEANT))
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _METADATA = ("name", "generateName")
 
 
@@ -88,14 +88,10 @@ def _bytes(text: str) -> Any:
 
 
 def _timestamp(text: str) -> Any:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    stamp = Timestamp()
     try:
-        stamp.FromJsonString(text)
+        return Timestamp.parse(text.upper())
     except ValueError:
         return text
-    return stamp
 
 
 def _date(text: str) -> Any:
@@ -107,15 +103,10 @@ def _date(text: str) -> Any:
 
 
 def _duration(text: str) -> Any:
-    from google.protobuf.duration_pb2 import Duration
-
-    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    parts = _DURATION.findall(digits)
-    if "".join(number + unit for number, unit in parts) != digits or (not parts and digits != "0"):
+    try:
+        return Duration.parse(text)
+    except ValueError:
         return text
-    duration = Duration()
-    duration.FromNanoseconds(round(sign * sum(float(number) * _SECONDS[unit] for number, unit in parts) * 1e9))
-    return duration
 
 
 _FORMATS: dict[str, Callable[[str], Any]] = {

@@ -1,11 +1,12 @@
 """Which old value a part of a changed object had: fields by name, items of map-like lists by their keys, others not at all.
 
-Owns: MISSING, keys, by_keys. Called by: custom_resource, custom_rules. Never does: judge.
+Owns: MISSING, keys, by_keys, unchanged. Called by: custom_resource, custom_lists, custom_rules. Never does: judge.
 Source: apiserver/pkg/cel/common/equality.go (CorrelatedObject).
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from k1s.api.meta import Object
@@ -30,3 +31,8 @@ def by_keys(schema: Object, old: Any) -> dict[tuple[str, ...] | None, Any]:
     found = {keys(schema, item): item for item in old}
     found.pop(None, None)
     return found
+
+
+def unchanged(old: Any, new: Any) -> bool:
+    # 1 equals True in Python, and 1.0 equals 1; only JSON that is written alike did not change.
+    return bool(old == new) and json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)

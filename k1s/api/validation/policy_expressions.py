@@ -21,7 +21,7 @@ _BOOL = ("BOOL", "DYN")
 _STRING = ("STRING", "DYN")
 # By patch type: the field, the types that its expression may have, what is said of others.
 _PATCHES = {
-    "ApplyConfiguration": ("applyConfiguration", ("MAP", "DYN"), "must evaluate to Object"),
+    "ApplyConfiguration": ("applyConfiguration", ("OBJECT", "DYN"), "must evaluate to Object"),
     "JSONPatch": ("jsonPatch", ("LIST", "DYN"), "must evaluate to list(JSONPatch)"),
 }
 _TEXT = ("STRING", "NULL", "DYN")

@@ -1,153 +1,174 @@
 """Whether the schema of a CRD version is structural: typed throughout, nothing in it that pruning or defaults cannot follow.
 
-Called by: definitions.py. x-kubernetes-validations are compiled by rule_tree.py.
+structural(at, schema) -> FieldErrors. Called by: definitions.py, the apiserver (condition NonStructuralSchema).
+Never does: rules of single nodes (schema_nodes.py), defaults (schema_defaults.py).
+Source: apiextensions-apiserver/pkg/apiserver/schema/{validation,complete}.go.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from k1s.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from k1s.api.errors import FieldError, forbidden_field, invalid_value, required
 from k1s.api.meta import Object
-from k1s.api.validation.custom_resource import validate_schema
-from k1s.api.validation.rule_tree import Place, check_rules
-from k1s.api.validation.rule_types import limit
+from k1s.api.regex import faulty
 from k1s.api.validation.rules import Errors
 
-_TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_UNSUPPORTED = ("$ref", "additionalItems", "definitions", "dependencies", "id", "patternProperties")
-_ONLY_OUTSIDE = ("additionalProperties", "default", "description", "nullable", "title", "type")
-_JUNCTORS = ("allOf", "anyOf", "oneOf")
-_INT_OR_STRING = "x-kubernetes-int-or-string"
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+INT_OR_STRING = "x-kubernetes-int-or-string"
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+EMBEDDED = "x-kubernetes-embedded-resource"
+_EITHER = [{"type": "integer"}, {"type": "string"}]
+_JUNCTORS = ("anyOf", "allOf", "oneOf")
+_ROOT, _ITEM, _FIELD = "at the root", "for specified array items", "for specified object fields"
+_META = ("name", "generateName")
+
+# What may stand only outside of allOf, anyOf, oneOf and not, and how that is said.
+_OUTSIDE = (
+    ("title", "empty"),
+    ("description", "empty"),
+    ("nullable", "false"),
+    (PRESERVE, "false"),
+    (EMBEDDED, "false"),
+    (INT_OR_STRING, "false"),
+    ("x-kubernetes-list-map-keys", "empty"),
+    ("x-kubernetes-list-type", "undefined"),
+    ("x-kubernetes-map-type", "undefined"),
+    ("x-kubernetes-validations", "empty"),
+)
 
 
-def structural(errs: Errors, at: str, schema: Object) -> None:
-    """Check the openAPIV3Schema of a version; `at` is its path."""
-    _node(errs, at, schema, "at the root", Place(root=True))
+def structural(at: str, schema: Object) -> list[FieldError]:
+    """What is wrong with the openAPIV3Schema of a version; `at` is its path."""
+    errs: Errors = []
+    _node(errs, at, schema, _ROOT)
+    _complete(errs, at, schema)
+    return sorted(errs, key=str)
 
 
-def _node(errs: Errors, at: str, schema: Object, where: str, place: Place) -> None:
-    kind = schema.get("type")
-    if not kind:
-        if not schema.get(_INT_OR_STRING) and not schema.get(_PRESERVE):
-            errs.append(required(f"{at}.type", f"must not be empty {where}"))
-    elif kind not in _TYPES:
-        errs.append(not_supported(f"{at}.type", kind, _TYPES))
-    elif where == "at the root" and kind != "object":
-        errs.append(invalid_value(f"{at}.type", kind, "must be object at the root"))
-    for key in _UNSUPPORTED:
-        if schema.get(key):
-            errs.append(forbidden_field(f"{at}.{key}", f"{key} is not supported"))
-    if schema.get("uniqueItems"):
-        text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
-        errs.append(forbidden_field(f"{at}.uniqueItems", text))
-    _extensions(errs, at, schema)
-    errs.extend(check_rules(at, schema, place))
-    _children(errs, at, schema, place)
-    _value_rules(errs, at, schema)
-    _default(errs, at, schema)
-
-
-def _extensions(errs: Errors, at: str, schema: Object) -> None:
-    kind = schema.get("type")
-    if schema.get(_PRESERVE) is False:
-        errs.append(invalid_value(f"{at}.{_PRESERVE}", False, "must be true or undefined"))
-    if schema.get(_INT_OR_STRING) and kind:
-        errs.append(forbidden_field(f"{at}.type", f"must be empty if {_INT_OR_STRING} is true"))
-    if schema.get("x-kubernetes-embedded-resource"):
-        if kind != "object":
-            errs.append(invalid_value(f"{at}.type", kind or "", "must be object if x-kubernetes-embedded-resource is true"))
-        if not schema.get(_PRESERVE) and not schema.get("properties"):
-            text = f"must not be empty if x-kubernetes-embedded-resource is true without {_PRESERVE}"
-            errs.append(required(f"{at}.properties", text))
-    list_type = schema.get("x-kubernetes-list-type")
-    if list_type is not None:
-        if list_type not in ("atomic", "map", "set"):
-            errs.append(not_supported(f"{at}.x-kubernetes-list-type", list_type, ("atomic", "map", "set")))
-        if kind != "array":
-            errs.append(invalid_value(f"{at}.type", kind or "", "must be array if x-kubernetes-list-type is specified"))
-    _map_keys(errs, at, schema, list_type)
-    map_type = schema.get("x-kubernetes-map-type")
-    if map_type is not None and map_type not in ("atomic", "granular"):
-        errs.append(not_supported(f"{at}.x-kubernetes-map-type", map_type, ("atomic", "granular")))
-
-
-def _map_keys(errs: Errors, at: str, schema: Object, list_type: Any) -> None:
-    keys, field = schema.get("x-kubernetes-list-map-keys") or [], f"{at}.x-kubernetes-list-map-keys"
-    if list_type == "map":
-        if not keys:
-            errs.append(required(field, "must not be empty if x-kubernetes-list-type is map"))
-    elif keys:
-        errs.append(forbidden_field(field, "must not be set unless x-kubernetes-list-type is map"))
-    items = schema.get("items") or {}
-    needed = items.get("required") or ()
-    for key in keys:
-        child = (items.get("properties") or {}).get(key)
-        if child is None:
-            errs.append(invalid_value(field, keys, "entries must all be names of item properties"))
-        elif key not in needed and "default" not in child:
-            text = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-            errs.append(required(f"{at}.items.properties[{key}].default", text))
-
-
-def _children(errs: Errors, at: str, schema: Object, place: Place) -> None:
-    apart = place.uncorrelated or (at if schema.get("x-kubernetes-map-type") == "atomic" else "")
-    inside = Place(False, apart, place.cardinality)
-    own = limit(schema)
-    many = Place(False, apart, place.cardinality * own if place.cardinality is not None and own is not None else None)
-    for key, child in (schema.get("properties") or {}).items():
-        if not (at.endswith("openAPIV3Schema") and key == "metadata"):
-            _node(errs, f"{at}.properties[{key}]", child or {}, "for specified object fields", inside)
-    more = schema.get("additionalProperties")
-    if more is False:
-        errs.append(forbidden_field(f"{at}.additionalProperties", "additionalProperties cannot be set to false"))
-    elif isinstance(more, dict):
-        if schema.get("properties"):
-            text = "additionalProperties and properties are mutual exclusive"
-            errs.append(forbidden_field(f"{at}.additionalProperties", text))
-        _node(errs, f"{at}.additionalProperties", more, "for specified object fields", many)
-    items = schema.get("items")
-    if isinstance(items, dict):
-        keyed = schema.get("x-kubernetes-list-type") == "map"
-        apart = apart or ("" if keyed else at)
-        _node(errs, f"{at}.items", items, "for specified array items", Place(False, apart, many.cardinality))
-    elif isinstance(items, list):
-        errs.append(forbidden_field(f"{at}.items", "items must be a schema object and not an array"))
-    elif schema.get("type") == "array":
+def _node(errs: Errors, at: str, schema: Object, level: str) -> None:
+    kind, items, more = schema.get("type") or "", schema.get("items"), schema.get("additionalProperties")
+    if kind == "array" and items is None:
         errs.append(required(f"{at}.items", "must be specified"))
+    if isinstance(items, dict):
+        _node(errs, f"{at}.items", items, _ITEM)
+    for key, child in (schema.get("properties") or {}).items():
+        _node(errs, f"{at}.properties[{key}]", child or {}, _FIELD)
+    if more is not None:
+        if level == _ROOT:
+            errs.append(forbidden_field(f"{at}.additionalProperties", "must not be used at the root"))
+        if isinstance(more, dict):
+            _node(errs, f"{at}.additionalProperties", more, _FIELD)
+    for key in (PRESERVE, EMBEDDED):
+        if schema.get(INT_OR_STRING) and schema.get(key):
+            errs.append(invalid_value(f"{at}.{key}", True, f"must be false if {INT_OR_STRING} is true"))
+    _values(errs, at, schema, skip_any=schema.get("anyOf") == _EITHER, skip_all=_either_in_all(schema))
+    _type(errs, at, schema, level)
+    _resource(errs, at, schema, level)
 
 
-def _value_rules(errs: Errors, at: str, schema: Object) -> None:
-    """Inside allOf, anyOf, oneOf and not only value rules may stand, about fields that are typed outside."""
-    typed = bool(schema.get(_INT_OR_STRING))
+def _either_in_all(schema: Object) -> bool:
+    parts = schema.get("allOf") or []
+    return bool(parts) and parts[0].get("anyOf") == _EITHER
+
+
+def _type(errs: Errors, at: str, schema: Object, level: str) -> None:
+    kind = schema.get("type") or ""
+    if schema.get(EMBEDDED) and kind != "object":
+        text = f"must be object if {EMBEDDED} is true"
+        errs.append(invalid_value(f"{at}.type", kind, text) if kind else required(f"{at}.type", text))
+    elif not kind and not schema.get(INT_OR_STRING) and not schema.get(PRESERVE):
+        errs.append(required(f"{at}.type", f"must not be empty {level}"))
+    if level == _ROOT and kind and kind != "object":
+        errs.append(invalid_value(f"{at}.type", kind, "must be object at the root"))
+
+
+def _resource(errs: Errors, at: str, schema: Object, level: str) -> None:
+    """apiVersion, kind and metadata, at the root and in embedded resources."""
+    embedded, properties = bool(schema.get(EMBEDDED)), schema.get("properties") or {}
+    if embedded and schema.get("additionalProperties") is not None:
+        errs.append(forbidden_field(f"{at}.additionalProperties", f"must not be used if {EMBEDDED} is set"))
+    if embedded and not schema.get(PRESERVE) and not properties:
+        text = f"must not be empty if {EMBEDDED} is true without {PRESERVE}"
+        errs.append(required(f"{at}.properties", text))
+    checked = embedded or level == _ROOT
+    for key in ("kind", "apiVersion"):
+        if checked and key in properties and properties[key].get("type") != "string":
+            errs.append(invalid_value(f"{at}.properties[{key}].type", properties[key].get("type") or "", "must be string"))
+    metadata = properties.get("metadata")
+    if metadata is None:
+        return
+    if checked and metadata.get("type") != "object":
+        errs.append(invalid_value(f"{at}.properties[metadata].type", metadata.get("type") or "", "must be object"))
+    if level == _ROOT and not _only_names(metadata):
+        text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
+        errs.append(forbidden_field(f"{at}.properties[metadata]", text))
+
+
+def _only_names(metadata: Object) -> bool:
+    properties = metadata.get("properties") or {}
+    others = {k for k, v in metadata.items() if v not in (None, "", False, [], {})} - {"type", "properties", "default"}
+    return not others and all(key in _META for key in properties)
+
+
+def _values(errs: Errors, at: str, schema: Object, *, skip_any: bool = False, skip_all: bool = False) -> None:
+    """The value validations of a node."""
     for junctor in _JUNCTORS:
         for index, part in enumerate(schema.get(junctor) or ()):
-            _nested(errs, f"{at}.{junctor}[{index}]", part, typed=typed)
-    if schema.get("not"):
-        _nested(errs, f"{at}.not", schema["not"], typed=typed)
+            if junctor == "anyOf" and skip_any:
+                continue
+            _nested(errs, f"{at}.{junctor}[{index}]", part, skip_any=junctor == "allOf" and skip_all and index == 0)
+    if schema.get("not") is not None:
+        _nested(errs, f"{at}.not", schema["not"])
+    pattern = schema.get("pattern")
+    said = faulty(pattern) if pattern else ""
+    if said:
+        errs.append(invalid_value(f"{at}.pattern", pattern, f"must be a valid regular expression, but isn't: {said}"))
 
 
-def _nested(errs: Errors, at: str, schema: Object, *, typed: bool) -> None:
-    for key in _ONLY_OUTSIDE:
-        # anyOf: [{type: integer}, {type: string}] is how an int-or-string is written.
-        if schema.get(key) not in (None, "", False) and not (typed and key == "type"):
-            errs.append(forbidden_field(f"{at}.{key}", "must be empty to be structural"))
-    errs.extend(
-        forbidden_field(f"{at}.{key}", "must be empty to be structural") for key in schema if key.startswith("x-kubernetes-")
-    )
-    for key, child in (schema.get("properties") or {}).items():
-        _nested(errs, f"{at}.properties[{key}]", child or {}, typed=False)
+def _nested(errs: Errors, at: str, schema: Object, *, skip_any: bool = False) -> None:
+    """A part of allOf, anyOf, oneOf or not: only value validations, about what is typed outside."""
+    _values(errs, at, schema, skip_any=skip_any)
     if isinstance(schema.get("items"), dict):
-        _nested(errs, f"{at}.items", schema["items"], typed=False)
-    _value_rules(errs, at, {key: schema.get(key) for key in (*_JUNCTORS, "not")})
+        _nested(errs, f"{at}.items", schema["items"])
+    properties = schema.get("properties") or {}
+    for key, child in properties.items():
+        _nested(errs, f"{at}.properties[{key}]", child or {})
+    if schema.get("type"):
+        errs.append(forbidden_field(f"{at}.type", "must be empty to be structural"))
+    for key in ("additionalProperties", "default"):
+        if schema.get(key) is not None:
+            errs.append(forbidden_field(f"{at}.{key}", "must be undefined to be structural"))
+    for key, state in _OUTSIDE:
+        if schema.get(key):
+            errs.append(forbidden_field(f"{at}.{key}", f"must be {state} to be structural"))
+    if "metadata" in properties:
+        errs.append(forbidden_field(f"{at}.properties[metadata]", "must not be specified in a nested context"))
 
 
-def _default(errs: Errors, at: str, schema: Object) -> None:
-    if schema.get("default") is None:
+def _complete(errs: Errors, at: str, schema: Object) -> None:
+    """Every field that the root's value validations speak of is specified outside of them."""
+    _parts(errs, schema, schema, at, at)
+
+
+def _parts(errs: Errors, values: Object, outer: Object, outer_at: str, at: str) -> None:
+    if values.get("not") is not None:
+        _covered(errs, values["not"], outer, outer_at, f"{at}.not")
+    for junctor in ("allOf", "anyOf", "oneOf"):
+        for index, part in enumerate(values.get(junctor) or ()):
+            _covered(errs, part, outer, outer_at, f"{at}.{junctor}[{index}]")
+
+
+def _covered(errs: Errors, values: Object, outer: Any, outer_at: str, at: str) -> None:
+    if not isinstance(outer, dict):
+        errs.append(required(outer_at, f"because it is defined in {at}"))
         return
-    found: list[FieldError] = validate_schema(
-        {"default": schema["default"]}, {"type": "object", "properties": {"default": schema}}
-    )
-    prefix = f"{at}."
-    errs.extend(FieldError(e.type, prefix + e.field, e.detail, e.value) for e in found)
+    _parts(errs, values, outer, outer_at, at)
+    if isinstance(values.get("items"), dict):
+        _covered(errs, values["items"], outer.get("items"), f"{outer_at}.items", f"{at}.items")
+    known = outer.get("properties") or {}
+    for key, child in (values.get("properties") or {}).items():
+        where = f".properties[{key}]"
+        if key not in known:
+            errs.append(required(f"{outer_at}{where}", f"because it is defined in {at}{where}"))
+        else:
+            _covered(errs, child or {}, known[key] or {}, f"{outer_at}{where}", f"{at}{where}")

@@ -9,7 +9,11 @@ import pytest
 from k1s.api.clone import clone
 from k1s.api.defaults.custom import apply_schema_defaults
 from k1s.api.validation import formats
+from k1s.api.validation.custom_lists import validate_lists
+from k1s.api.validation.custom_meta import embedded_faults, scale_faults
 from k1s.api.validation.custom_resource import validate_schema
+from k1s.api.validation.schema_defaults import schema_defaults
+from k1s.api.validation.schema_nodes import schema_nodes
 from k1s.api.validation.structural import structural
 
 
@@ -66,7 +70,7 @@ def faults(value: Any, schema: dict[str, Any]) -> list[str]:
             {"type": "integer", "format": "int32"},
             2147483647,
             2147483648,
-            "x: Invalid value: 2147483648: x in body must be of type int32: 2147483648",
+            '<nil>: Invalid value: "": Checked value must be of type integer with format int32 in x',
         ),
         (
             {"type": "array", "items": {"type": "integer"}},
@@ -76,13 +80,6 @@ def faults(value: Any, schema: dict[str, Any]) -> list[str]:
         ),
         ({"type": "array", "maxItems": 1}, [1], [1, 2], "x: Too many: 2: must have at most 1 item"),
         ({"type": "array", "minItems": 1}, [1], [], "x: Invalid value: 0: x in body should have at least 1 items"),
-        ({"type": "array", "x-kubernetes-list-type": "set"}, ["a", "b"], ["a", "a"], 'x[1]: Duplicate value: "a"'),
-        (
-            {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]},
-            [{"k": 1}, {"k": 2}],
-            [{"k": 1}, {"k": 1, "v": 2}],
-            'x[1]: Duplicate value: {"k":1}',
-        ),
         ({"type": "object", "required": ["a"]}, {"a": 1}, {}, "x.a: Required value"),
         ({"type": "object", "maxProperties": 1}, {"a": 1}, {"a": 1, "b": 2}, "x: Too many: 2: must have at most 1 item"),
         (
@@ -92,18 +89,18 @@ def faults(value: Any, schema: dict[str, Any]) -> list[str]:
             'x.a: Invalid value: "integer": x.a in body must be of type string: "integer"',
         ),
         (
-            {"type": "integer", "anyOf": [{"minimum": 10}, {"maximum": 1}]},
-            1,
-            5,
-            'x: Invalid value: "": "x" must validate at least one schema (anyOf)',
+            {"type": "integer", "not": {"enum": [3]}},
+            4,
+            3,
+            '<nil>: Invalid value: "": "x" must not validate the schema (not)',
         ),
+        ({"type": "string", "enum": ["b", "a"]}, "a", "c", 'x: Unsupported value: "c": supported values: "b", "a"'),
         (
-            {"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
-            {"a": 1},
-            {},
-            'x: Invalid value: "": "x" must validate one and only one schema (oneOf). Found none valid',
+            {"type": "string", "format": "k8s-short-name"},
+            "a-b",
+            "A",
+            'x: Invalid value: "A": x in body must be of type k8s-short-name: "A"',
         ),
-        ({"type": "integer", "not": {"enum": [3]}}, 4, 3, 'x: Invalid value: "": "x" must not validate the schema (not)'),
     ],
 )
 def test_values(schema: dict[str, Any], good: Any, bad: Any, fault: str) -> None:
@@ -111,11 +108,43 @@ def test_values(schema: dict[str, Any], good: Any, bad: Any, fault: str) -> None
     assert faults(bad, schema) == [fault]
 
 
-def test_all_of_names_the_part_and_the_whole() -> None:
-    schema = {"type": "integer", "allOf": [{"minimum": 2}]}
-    assert faults(1, schema) == [
+def test_junctors_name_the_part_and_the_whole() -> None:
+    assert faults(1, {"type": "integer", "allOf": [{"minimum": 2}]}) == [
         "x: Invalid value: 1: x in body should be greater than or equal to 2",
-        'x: Invalid value: "": "x" must validate all the schemas (allOf)',
+        '<nil>: Invalid value: "": "x" must validate all the schemas (allOf). None validated',
+    ]
+    assert faults(5, {"type": "integer", "anyOf": [{"minimum": 10}, {"maximum": 1}]}) == [
+        '<nil>: Invalid value: "": "x" must validate at least one schema (anyOf)',
+        "x: Invalid value: 5: x in body should be greater than or equal to 10",
+    ]
+    assert faults({}, {"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}) == [
+        '<nil>: Invalid value: "": "x" must validate one and only one schema (oneOf). Found none valid',
+        "x.a: Required value",
+    ]
+
+
+def test_patterns_take_no_longer_than_the_text() -> None:
+    assert faults("a" * 5000 + "b", {"type": "string", "pattern": "^(a+)+$"})[0].endswith("should match '^(a+)+$'")
+
+
+def test_lists_hold_nothing_twice() -> None:
+    items = {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}
+    schema = {"type": "object", "properties": {"s": {"type": "array", "x-kubernetes-list-type": "set"}, "m": items}}
+    bad = {"s": ["a", "a", "a"], "m": [{"k": 1}, {"k": 1, "v": 2}]}
+    assert [str(e) for e in validate_lists(bad, schema)] == ['s[1]: Duplicate value: "a"', 'm[1]: Duplicate value: {"k":1}']
+    assert validate_lists(bad, schema, bad) == [] and validate_lists({"s": ["a"], "m": [{"k": 1}, {"k": 2}]}, schema) == []
+
+
+def test_embedded_resources_and_scale() -> None:
+    schema = {"type": "object", "properties": {"e": {"type": "object", "x-kubernetes-embedded-resource": True}}}
+    bad = {"e": {"kind": "a b", "metadata": {"labels": {"a/b/c": "d"}}}}
+    said = [str(e) for e in embedded_faults(bad, schema)]
+    assert said[0] == "e.apiVersion: Required value" and said[1].startswith("e.kind: Invalid value") and len(said) == 3
+    paths = {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n", "labelSelectorPath": ".status.s"}
+    found = [str(e) for e in scale_faults({"spec": {"n": -1}, "status": {"n": "x", "s": "a=b"}}, paths)]
+    assert found == [
+        ".spec.n: Invalid value: -1: should be a non-negative integer",
+        ".status.n: Invalid value: 0: .status.n accessor error: x is of the type string, expected int64",
     ]
 
 
@@ -197,9 +226,9 @@ def test_defaults_are_not_shared() -> None:
 
 
 def shape_faults(schema: dict[str, Any]) -> list[str]:
-    errs: list[Any] = []
-    structural(errs, "s", {"type": "object", "properties": {"x": schema}})
-    return [str(e) for e in errs]
+    whole = {"type": "object", "properties": {"x": schema}}
+    found = structural("s", whole) or schema_defaults("s", whole)
+    return [str(e) for e in [*found, *schema_nodes("s", whole, None)]]
 
 
 @pytest.mark.parametrize(
@@ -246,13 +275,38 @@ def test_structural(schema: dict[str, Any]) -> None:
         ),
         (
             {"type": "integer", "default": "a"},
-            's.properties[x].default: Invalid value: "string": default in body must be of type integer: "string"',
+            's.properties[x].default: Invalid value: "string":  in body must be of type integer: "string"',
         ),
         (
-            {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map"},
+            {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"},
             "s.properties[x].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"type": "string"}}, "default": {"b": 1}},
+            's.properties[x].default: Invalid value: {"b":1}: must not have unknown fields',
+        ),
+        (
+            {"type": "string", "pattern": "("},
+            's.properties[x].pattern: Invalid value: "(": must be a valid regular expression, but isn\'t: '
+            "error parsing regexp: missing closing ): `(`",
+        ),
+        (
+            {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set"},
+            's.properties[x].items.x-kubernetes-map-type: Invalid value: "null": '
+            "must be atomic as item of a list with x-kubernetes-list-type=set",
+        ),
+        (
+            {"type": "object", "x-kubernetes-embedded-resource": True},
+            "s.properties[x].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true "
+            "without x-kubernetes-preserve-unknown-fields",
         ),
     ],
 )
 def test_not_structural(schema: dict[str, Any], fault: str) -> None:
     assert shape_faults(schema) == [fault]
+
+
+def test_what_alternatives_speak_of_is_specified_outside() -> None:
+    whole = {"type": "object", "oneOf": [{"properties": {"a": {"minimum": 1}}}]}
+    (fault,) = structural("s", whole)
+    assert str(fault) == "s.properties[a]: Required value: because it is defined in s.oneOf[0].properties[a]"

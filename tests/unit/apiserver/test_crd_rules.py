@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from k1s.api.errors import FieldError
 from k1s.api.validation.custom_rules import validate_rules
-from k1s.api.validation.rule_tree import Place, check_rules, compile_rules
-from k1s.api.validation.structural import structural
+from k1s.api.validation.rule_check import Budget, check_expressions, check_texts
+from k1s.api.validation.rule_tree import compile_rules
+from k1s.api.validation.schema_nodes import schema_nodes
 from tests.unit.apiserver.conftest import Api
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 TABS = "/apis/example.com/v1/namespaces/default/tabs"
 MERGE = "application/merge-patch+json"
 Object = dict[str, Any]
-AT = "spec.versions[0].schema.openAPIV3Schema"
+# Of a definition of one version, in upstream's internal type.
+AT = "spec.validation.openAPIV3Schema"
 
 
 def rules(*texts: str | Object) -> list[Object]:
@@ -68,8 +69,10 @@ SPEC: Object = {
         },
         "limits": {
             "type": "object",
+            "maxProperties": 10,
             "additionalProperties": {
                 "type": "string",
+                "maxLength": 20,
                 "x-kubernetes-validations": rules("isQuantity(self) && quantity(self).isLessThan(quantity('10Gi'))"),
             },
         },
@@ -105,12 +108,12 @@ async def test_rules_at_every_level(api: Api) -> None:
     assert answer.status == 422
     causes = {(c["field"], c["reason"], c["message"]) for c in answer.json["details"]["causes"]}
     assert causes == {
-        ("<nil>", "FieldValueInvalid", 'Invalid value: "object": no bad names'),
+        ("<nil>", "FieldValueInvalid", "Invalid value: no bad names"),
         ("spec.replicas", "FieldValueForbidden", "Forbidden: too many"),
         (
             "spec.limits[memory]",
             "FieldValueInvalid",
-            "Invalid value: \"string\": failed rule: isQuantity(self) && quantity(self).isLessThan(quantity('10Gi'))",
+            "Invalid value: \"10Gi\": failed rule: isQuantity(self) && quantity(self).isLessThan(quantity('10Gi'))",
         ),
     }
 
@@ -123,10 +126,10 @@ async def test_transition_rules(api: Api) -> None:
     fallen = {"spec": {"ports": [{"name": "b", "port": 5}, {"name": "c", "port": 1}]}}
     answer = await api("PATCH", f"{TABS}/a", fallen, type=MERGE)
     assert answer.status == 422
-    assert [c["message"] for c in answer.json["details"]["causes"]] == ['Invalid value: "object": port of b may not fall']
+    assert [c["message"] for c in answer.json["details"]["causes"]] == ["Invalid value: port of b may not fall"]
     assert answer.json["details"]["causes"][0]["field"] == "spec.ports[0]"
     answer = await api("PATCH", f"{TABS}/a", {"spec": {"namespace": "y"}}, type=MERGE)
-    assert 'spec.namespace: Invalid value: "string": failed rule: self == oldSelf' in answer.json["message"]
+    assert 'spec.namespace: Invalid value: "y": failed rule: self == oldSelf' in answer.json["message"]
     await api.ok("PATCH", f"{TABS}/a", {"spec": {"namespace": None}}, type=MERGE)
 
 
@@ -149,10 +152,10 @@ async def test_a_status_is_checked_too(api: Api) -> None:
     [
         ({"x-kubernetes-validations": rules("nope > 1")}, "rule", "undeclared reference to 'nope'"),
         ({"x-kubernetes-validations": rules("self.a >")}, "rule", "Syntax error"),
-        ({"x-kubernetes-validations": rules("size(self) + 1")}, "rule", "cel expression must evaluate to a bool"),
+        ({"x-kubernetes-validations": rules("1 + 1")}, "rule", "cel expression must evaluate to a bool"),
         ({"x-kubernetes-validations": rules("")}, "rule", "rule is not specified"),
         ({"x-kubernetes-validations": rules({"rule": "true", "reason": "Odd"})}, "reason", 'Unsupported value: "Odd"'),
-        ({"x-kubernetes-validations": rules({"rule": "true", "fieldPath": ".nope"})}, "fieldPath", "does not refer"),
+        ({"x-kubernetes-validations": rules({"rule": "true", "fieldPath": ".nope"})}, "fieldPath", "must be a valid path"),
         ({"x-kubernetes-validations": rules({"rule": "true", "message": "a\nb"})}, "message", "line breaks"),
         ({"x-kubernetes-validations": rules({"rule": "true", "messageExpression": "1"})}, "messageExpression", "string"),
         ({"x-kubernetes-validations": rules({"rule": "true", "optionalOldSelf": True})}, "optionalOldSelf", "not used"),
@@ -166,7 +169,7 @@ async def test_wrong_rules_refuse_the_definition(api: Api, spec: Object, field: 
 
 
 async def test_no_old_value_where_items_cannot_be_told_apart(api: Api) -> None:
-    items = {"type": "string", "x-kubernetes-validations": rules("self == oldSelf")}
+    items = {"type": "string", "maxLength": 9, "x-kubernetes-validations": rules("self == oldSelf")}
     answer = await api("POST", CRDS, definition({"type": "object", "properties": {"l": {"type": "array", "items": items}}}))
     within = f"{AT}.properties[spec].properties[l]"
     (cause,) = answer.json["details"]["causes"]
@@ -230,22 +233,16 @@ def test_errors_in_rules() -> None:
     assert said("self.x > 1", {}) == "v: no such key: x evaluating rule: self.x > 1"
     assert said("1 / self.x == 1", {"x": 0}) == "v: division by zero evaluating rule: 1 / self.x == 1"
     assert said("self.x > 1", {"x": "a"}).startswith("v: 'no such overload': call arguments did not match")
-    huge = {"x": [1] * 10_000}
+    huge = {"x": [1] * 250_000}
     assert "no further validation rules will be run due to call cost" in said("self.x.all(i, i > 0)", huge)
 
 
-def test_a_list_cannot_cost_more_than_the_budget() -> None:
-    schema = {"type": "array", "items": {"type": "integer", "x-kubernetes-validations": rules("self > 0")}}
-    (said,) = check(schema, [1] * 100_001)
-    assert said.startswith("v[100000]: 'operation cancelled: actual cost limit exceeded'")
-
-
-def test_loops_count_for_what_they_take() -> None:
+def test_an_object_cannot_cost_more_than_its_budget() -> None:
     loop = rules("self.all(a, self.all(b, a == b))")
     schema = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": loop}}
-    assert check(schema, [[1] * 50] * 900) == []
-    (said,) = check(schema, [[1] * 50] * 1000)
-    assert said.startswith("v[9") and "call cost exceeds limit" in said
+    assert check(schema, [[1] * 50] * 100) == []
+    (said,) = check(schema, [[1] * 50] * 400)
+    assert said.endswith("validation failed due to running out of cost budget, no further validation rules will be run")
 
 
 NESTED: Object = {
@@ -262,13 +259,13 @@ NESTED: Object = {
 
 def faults(rule: str, **more: Any) -> list[str]:
     schema = {**NESTED, "x-kubernetes-validations": [{"rule": rule, **more}]}
-    return [e.detail for e in check_rules("at", schema, Place(root=True))]
+    return [e.detail for e in [*check_texts("at", schema), *check_expressions("at", schema, Budget(), True, "", 1.0)]]
 
 
 @pytest.mark.parametrize(
     "rule",
     [
-        "self.n > 1 && self.any.what.ever == 1 && self.metadata.name != '' && self.kind == 'X'",
+        "self.n > 1 && self.metadata.name != '' && self.kind == 'X'",
         "self.few.all(f, f.a__dash__b > 1) && self.few.filter(f, f.a__dash__b > 1).map(f, f.a__dash__b).exists(n, n > 1)",
         "self.map.all(k, self.map[k].x > 1) && self.map.foo.x == 1 && self.?n.orValue(1) == 1",
         "has(self.n) && oldSelf.n == self.n && self.few[0].a__dash__b == 1",
@@ -293,6 +290,9 @@ def test_rules_that_fit_their_schema(rule: str) -> None:
         ("self.map['a'].typo == 1", "undefined field 'typo'"),
         ("self.?typo.hasValue()", "undefined field 'typo'"),
         ("oldSelf.typo == 1", "undefined field 'typo'"),
+        ("self.any.what == 1", "undefined field 'what'"),
+        ("self.n == 'a'", "found no matching overload for '_==_' applied to '(int, string)'"),
+        ("self.tags.all(t, t > 1)", "found no matching overload for '_>_' applied to '(string, int)'"),
         ("self.metadata.labels.a == 'b'", "undefined field 'labels'"),
         ("self.n.x == 1", "type 'int' does not support field selection"),
         ("self.tags.all(t, self.tags.all(u, t == u))", "estimated rule cost exceeds budget by factor of more than 100x"),
@@ -311,11 +311,9 @@ def test_messages_are_held_against_the_schema_too() -> None:
 def test_a_rule_in_a_list_in_a_list_is_fine_without_loops() -> None:
     leaf = {"type": "integer", "x-kubernetes-validations": rules("self > 0")}
     schema: Object = {"type": "array", "items": {"type": "array", "items": leaf}}
-    errs: list[FieldError] = []
-    structural(errs, "at", {"type": "object", "properties": {"v": schema}})
-    assert errs == []
+    assert schema_nodes("at", {"type": "object", "properties": {"v": schema}}, Budget()) == []
     leaf["x-kubernetes-validations"] = rules("[1, 2, 3, 4, 5, 6, 7, 8, 9].all(x, x > self)")
-    structural(errs, "at", {"type": "object", "properties": {"v": schema}})
+    errs = schema_nodes("at", {"type": "object", "properties": {"v": schema}}, Budget())
     assert [e.type for e in errs] == ["FieldValueForbidden"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from k1s.api.catalog import Resource
+from k1s.api.cel.optional import jsonable
 from k1s.api.cel.program import CelError
 from k1s.api.clone import clone
 from k1s.api.errors import ApiError
@@ -114,7 +115,7 @@ def _changed(obj: Json, mutation: Object, run: Composition, row: Resource) -> Js
 
 def _evaluated(run: Composition, expression: str) -> Any:
     try:
-        return run.evaluate(expression)
+        return jsonable(run.evaluate(expression))
     except CelError as error:
         raise CelError(f"expression '{expression}' resulted in error: {error}") from error
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k1s.api.cel.optional import rebindable
 from k1s.api.cel.program import CelError, CostExceeded
 from k1s.api.cel.variables import composed
 from k1s.server.apiserver.admission.conditions import Values, match
@@ -71,7 +70,7 @@ class Composition:
             self._errors[name] = str(error)
             return
         del self._errors[name]
-        self._known[name] = rebindable(value)
+        self._known[name] = value
 
 
 def evaluate(policy: Object, values: Values) -> Outcome:

@@ -53,6 +53,15 @@ class CustomResourceDefinition(Strategy):
         stored = [v.get("name") for v in (obj.get("spec") or {}).get("versions") or [] if v.get("storage")]
         obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
+    def prepare_update(self, call: Call, obj: Object, old: Object) -> None:
+        super().prepare_update(call, obj, old)
+        # What is written from now on is written in the new storage version.
+        stored = list((obj.get("status") or {}).get("storedVersions") or [])
+        for version in (obj.get("spec") or {}).get("versions") or []:
+            if version.get("storage") and version.get("name") not in stored:
+                obj["status"] = {**(obj.get("status") or {}), "storedVersions": [*stored, version.get("name")]}
+                return
+
     def holding(self, finalizers: list[str]) -> list[str]:
         """The definition stays until its objects are gone."""
         return finalizers if CLEANUP in finalizers else [*finalizers, CLEANUP]
