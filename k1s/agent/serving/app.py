@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
+from k1s.agent.containers.logs import MAX_FILES, MAX_SIZE
 from k1s.agent.context import AgentContext
 from k1s.agent.pods.registry import PodEntry
 from k1s.agent.resources import stats
@@ -58,6 +59,7 @@ class AgentServer:
             "metrics": self._metrics,
             "pods": self._pods,
             "stats": self._stats,
+            "configz": self._configz,
             "containerLogs": self._container_logs,
             "exec": self._exec,
             "attach": self._attach,
@@ -103,6 +105,31 @@ class AgentServer:
         if words != ["summary"]:
             raise errors.path_not_found()
         return Response(200, orjson.dumps(await stats.summary(self._agent)))
+
+    async def _configz(self, request: Request, words: list[str]) -> Answer:
+        """The options as a KubeletConfiguration: what the agent really does, and nothing else."""
+        config = self._agent.config
+        return Response(
+            200,
+            orjson.dumps(
+                {
+                    "kubeletconfig": {
+                        "kind": "KubeletConfiguration",
+                        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                        "port": config.kubelet_port,
+                        "maxPods": config.max_pods,
+                        "clusterDomain": config.cluster_domain,
+                        "clusterDNS": config.cluster_dns.split(","),
+                        "resolvConf": config.resolv_conf,
+                        "containerLogMaxSize": f"{MAX_SIZE >> 20}Mi",
+                        "containerLogMaxFiles": MAX_FILES,
+                        "podLogsDir": str(config.pod_log_dir),
+                        "authentication": {"anonymous": {"enabled": False}},
+                        "serializeImagePulls": False,
+                    }
+                }
+            ),
+        )
 
     async def _pods(self, request: Request, words: list[str]) -> Answer:
         pods = [{**entry.pod, "status": entry.status or entry.pod.get("status", {})} for entry in self._agent.pods]

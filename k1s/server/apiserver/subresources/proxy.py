@@ -7,6 +7,7 @@ Never does: look into bodies (rewrite.py does). Source: registry/core/{pod,servi
 from __future__ import annotations
 
 import ipaddress
+import json
 import random
 import ssl
 from collections.abc import Mapping
@@ -24,8 +25,11 @@ from k1s.server.apiserver.rewrite import Links
 
 Object = Mapping[str, Any]
 
+# What a path holds unescaped (RFC 3986, pchar): the colons of https:web:metrics above all.
+_PLAIN = "/:@!$&'()*+,;="
 
-def split_name(name: str) -> tuple[str, str, str]:
+
+def split_name(name: str, kind: str) -> tuple[str, str, str]:
     """`https:web:metrics` -> (scheme, name, port); scheme and port may be empty. Raises ApiError 400."""
     parts = name.split(":")
     if len(parts) == 1:
@@ -34,7 +38,7 @@ def split_name(name: str) -> tuple[str, str, str]:
         return "", parts[0], parts[1]
     if len(parts) == 3 and parts[0] in ("", "http", "https"):
         return parts[0], parts[1], parts[2]
-    raise errors.bad_request(f"invalid proxy request {name!r}: use [scheme:]name[:port]")
+    raise errors.bad_request(f"invalid {kind} request {json.dumps(name)}")
 
 
 class ObjectProxy:
@@ -47,20 +51,20 @@ class ObjectProxy:
         self._kubelet, self._connect = kubelet, connect
 
     async def pod(self, request: Request, info: RequestInfo) -> Answer:
-        scheme, name, port = split_name(info.name)
+        scheme, name, port = split_name(info.name, "pod")
         pod = self._pods.get(name, info.namespace)
         if pod is None:
             raise errors.not_found("pods", "", name)
         address = pod.get("status", {}).get("podIP")
         if not address:
-            raise errors.bad_request(f"address not allowed: pod {name} has no address yet")
+            raise errors.bad_request("address not allowed")
         if not _is_proxyable(str(address)):
             raise errors.bad_request("address not allowed")
         number = int(port) if port.isdigit() else _first_port(pod)
         return await self._to(request, info, scheme, str(address), number)
 
     async def service(self, request: Request, info: RequestInfo) -> Answer:
-        scheme, name, port = split_name(info.name)
+        scheme, name, port = split_name(info.name, "service")
         service = self._services.get(name, info.namespace)
         if service is None:
             raise errors.not_found("services", "", name)
@@ -74,7 +78,7 @@ class ObjectProxy:
         return await self._to(request, info, scheme, address, number)
 
     async def node(self, request: Request, info: RequestInfo) -> Answer:
-        _, name, port = split_name(info.name)
+        _, name, port = split_name(info.name, "node")
         if port and port != "10250":
             raise errors.bad_request("a node is proxied only on its kubelet port")
         return await self._kubelet.call_raw(request, name, _target_path(request, info))
@@ -94,12 +98,12 @@ class ObjectProxy:
     async def _to(self, request: Request, info: RequestInfo, scheme: str, address: str, port: int) -> Answer:
         path = _target_path(request, info)
         prefix = request.path.removesuffix(info.tail) if info.tail else request.path
-        if not info.tail and request.method in ("GET", "HEAD"):
+        if not info.tail and request.method in ("GET", "HEAD") and not request.headers.get("Upgrade"):
             # Relative links of what is served need the slash.
             query = f"?{request.raw_path.partition('?')[2]}" if "?" in request.raw_path else ""
-            return Response(301, b"", "", headers=[("Location", quote(request.path) + "/" + query)])
+            return Response(301, b"", "", headers=[("Location", quote(request.path, _PLAIN) + "/" + query)])
         forwarded = (
-            ("X-Forwarded-Uri", quote(prefix + info.tail)),
+            ("X-Forwarded-Uri", quote(prefix + info.tail, _PLAIN)),
             ("X-Forwarded-Host", request.headers.get("Host", "")),
             ("X-Forwarded-Proto", "https"),
             ("X-Forwarded-For", request.remote),
@@ -107,7 +111,7 @@ class ObjectProxy:
         target = Target(address, port, path, _unverified() if scheme == "https" else None, headers=forwarded)
         answer = await forward(request, target, self._connect)
         hosts = (f"{address}:{port}", request.headers.get("Host", ""))
-        return Links(quote(prefix), hosts).answer(answer) if isinstance(answer, Stream) else answer
+        return Links(quote(prefix, _PLAIN), hosts).answer(answer) if isinstance(answer, Stream) else answer
 
 
 def _is_proxyable(address: str) -> bool:
@@ -128,7 +132,7 @@ def _target_path(request: Request, info: RequestInfo) -> str:
     segments = raw.split("/")
     tail = "/" + "/".join(segments[depth + 1 :])
     if unquote(tail) != (info.tail or "/"):
-        tail = quote(info.tail or "/")
+        tail = quote(info.tail or "/", _PLAIN)
     return tail + question + query
 
 
@@ -152,4 +156,4 @@ def _service_port(service: Object, wanted: str) -> Object:
     for port in ports:
         if wanted in ("", port.get("name"), str(port.get("port"))):
             return port
-    raise errors.service_unavailable(f'no service port {wanted!r} found for service "{service["metadata"]["name"]}"')
+    raise errors.service_unavailable(f'no service port "{wanted}" found for service "{service["metadata"]["name"]}"')
