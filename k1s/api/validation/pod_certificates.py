@@ -6,7 +6,9 @@ Called by: table.py. Never does: look whether pod, account and node are there (a
 from __future__ import annotations
 
 import binascii
+import time
 from base64 import b64decode
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,12 @@ from k1s.api.validation.certificates import signer_name
 from k1s.api.validation.conditions import conditions, is_true
 from k1s.api.validation.object_meta import MAX_ANNOTATIONS
 from k1s.api.validation.rules import Errors, immutable, same, strings
-from k1s.base.clock import REAL_CLOCK, Clock
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+# Seconds since the epoch: time as a parameter, but for a layer that knows no clocks.
+Now = Callable[[], float]
 
 _HOUR, _DAY, _LONGEST = 3600, 86400, 7862400
 _MAX_UID, _MAX_REQUEST, _MAX_CHAIN = 128, 10 * 1024, 100 * 1024
@@ -106,7 +110,7 @@ def _known(errs: Errors, found: list[Object]) -> None:
             errs.append(not_supported(f"{at}.status", condition.get("status") or "", ("True",)))
 
 
-def request_status(errs: Errors, obj: Object, old: Object, clock: Clock = REAL_CLOCK) -> None:
+def request_status(errs: Errors, obj: Object, old: Object, now: Now = time.time) -> None:
     """A request is decided once: issued with a chain for its key, denied or failed with nothing else."""
     status, before = obj.get("status") or {}, old.get("status") or {}
     faults: Errors = []
@@ -123,14 +127,14 @@ def request_status(errs: Errors, obj: Object, old: Object, clock: Clock = REAL_C
         if not same(rest, {}):
             text = "non-condition status fields must be empty when denying or failing the PodCertificateRequest"
     elif is_true(obj, "Issued"):
-        _issued(errs, obj, status, clock)
+        _issued(errs, obj, status, now)
     elif not same(status, before):
         text = 'status is immutable unless transitioning to "Issued", "Denied", or "Failed"'
     if text:
         errs.append(invalid_value("status", OMIT, text))
 
 
-def _issued(errs: Errors, obj: Object, status: Object, clock: Clock) -> None:
+def _issued(errs: Errors, obj: Object, status: Object, now: Now) -> None:
     chain = status.get("certificateChain") or ""
     if len(chain) > _MAX_CHAIN:
         errs.append(too_long(_CHAIN, _MAX_CHAIN))
@@ -152,7 +156,7 @@ def _issued(errs: Errors, obj: Object, status: Object, clock: Clock) -> None:
         errs.append(invalid_value(_CHAIN, chain, "leaf certificate was not issued to the requested public key"))
         return
     before = len(errs)
-    _times(errs, obj, status, leaf, clock)
+    _times(errs, obj, status, leaf, now)
     if len(errs) == before and None in certificates:
         errs.append(invalid_value(_CHAIN, chain, "intermediate certificate does not parse as valid X.509"))
 
@@ -170,7 +174,7 @@ def _moment(text: Any) -> datetime | None:
         return None
 
 
-def _times(errs: Errors, obj: Object, status: Object, leaf: x509.Certificate, clock: Clock) -> None:
+def _times(errs: Errors, obj: Object, status: Object, leaf: x509.Certificate, now: Now) -> None:
     begin, end, refresh = (_moment(status.get(key)) for key in ("notBefore", "notAfter", "beginRefreshAt"))
     for key, value, text in (
         ("notBefore", begin, "must be present and consistent with the issued certificate"),
@@ -181,7 +185,7 @@ def _times(errs: Errors, obj: Object, status: Object, leaf: x509.Certificate, cl
             errs.append(required(f"status.{key}", text))
     if begin is None or end is None or refresh is None:
         return
-    at, detail = _wrong_time(obj, leaf, begin, end, refresh, datetime.fromtimestamp(clock.now(), UTC))
+    at, detail = _wrong_time(obj, leaf, begin, end, refresh, datetime.fromtimestamp(now(), UTC))
     if detail:
         errs.append(invalid_value(at, status.get(at.rpartition(".")[2]) if at != _CHAIN else OMIT, detail))
 
