@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from k1s.api import errors
-from k1s.base.http import Answer, ByteStream, ConnectionClosed, RawUpgrade, Request, Stream
+from k1s.base.http import Answer, ByteStream, ConnectionClosed, RawUpgrade, Request, Response, Stream
 
 CONNECT_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 * 1024
@@ -23,6 +23,8 @@ _HOP_HEADERS = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
 )
 _OURS = frozenset(("authorization", "host", "content-length", "expect"))
+
+_REDIRECTED = b"the backend attempted to redirect this request, which is not permitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,11 @@ class Head:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-async def forward(request: Request, target: Target, connect: Connect) -> Answer:
-    """`connect` is Dialer.connect. Raises ApiError 503 if the target cannot be reached or does not speak HTTP."""
+async def forward(request: Request, target: Target, connect: Connect, *, redirects: bool = True) -> Answer:
+    """`connect` is Dialer.connect. `redirects`: whether the target may send the client elsewhere.
+
+    Raises ApiError 503 if the target cannot be reached or does not speak HTTP.
+    """
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await connect(target)
@@ -74,6 +79,9 @@ async def forward(request: Request, target: Target, connect: Connect) -> Answer:
     if head.status == 101:
         passed = [(name, value) for name, value in head.headers if name.lower() not in ("connection", "upgrade")]
         return RawUpgrade(head.get("upgrade"), _Splice(reader, writer).serve, passed)
+    if not redirects and 300 <= head.status <= 399 and head.get("location"):
+        writer.close()
+        return Response(502, _REDIRECTED, "text/plain; charset=utf-8")
     kept = [
         (k, v) for k, v in head.headers if k.lower() not in _HOP_HEADERS and k.lower() not in ("content-length", "content-type")
     ]

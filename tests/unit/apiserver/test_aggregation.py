@@ -61,6 +61,8 @@ async def _extension(request: Request, body: bytes) -> Answer:
     if request.path == f"{BASE}/events":
         release.clear()
         return Stream(_events())
+    if request.path == f"{BASE}/elsewhere":
+        return Response(302, b"", headers=[("Location", "https://elsewhere.example.com/")])
     if request.path.startswith(f"{BASE}/"):
         return json_response({"kind": "ThingList", "path": request.path, "query": list(request.query), "method": request.method})
     return Response(404, b"{}")
@@ -177,6 +179,16 @@ async def test_the_front_proxys_certificate_is_shown(tmp_path: Path) -> None:
         peer = server.seen[0].peer
         assert peer is not None and peer.common_name == "system:auth-proxy"
         assert server.seen[0].headers["X-Remote-User"] == "system:kube-aggregator"
+
+
+async def test_a_redirect_is_not_passed_on(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (api, _):
+        refused = await api("GET", f"{BASE}/elsewhere")
+        assert (refused.status, refused.raw) == (
+            502,
+            b"the backend attempted to redirect this request, which is not permitted",
+        )
+        assert "Location" not in refused.headers
 
 
 async def test_a_watch_is_passed_on_as_it_comes(tmp_path: Path) -> None:

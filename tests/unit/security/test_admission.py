@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -149,6 +150,44 @@ async def test_an_absent_account(accounts: ServiceAccount) -> None:
     assert (error.code, error.message) == (403, text)
 
 
+async def test_a_pod_right_behind_its_namespace_waits_for_the_account(informers: Any) -> None:
+    class Late(Absent):
+        async def get(self, resource: Resource, name: str, namespace: str = "") -> Any:
+            found = informers.informer(resource).get(name, namespace)
+            return found if found is not None else await super().get(resource, name, namespace)
+
+    step = ServiceAccount(Late(), informers)  # type: ignore[arg-type]
+    waiting = asyncio.create_task(admit(step, write("Pod", pod())))
+    await asyncio.sleep(0)
+    informers.put("ServiceAccount", "default", "ns")
+    made = await waiting
+    assert made["spec"]["serviceAccountName"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"volumes": [{"name": "v", "secret": {"secretName": "other"}}]}, 'volume with secret.secretName="other" is not allowed'),
+        (
+            {"containers": [{"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "other"}}}]}]},
+            'container c with envVar E referencing secret.secretName="other" is not allowed because service account strict '
+            "does not reference that secret",
+        ),
+        ({"imagePullSecrets": [{"name": "other"}]}, 'imagePullSecrets[0].name="other" is not allowed'),
+        ({"volumes": [{"name": "v", "secret": {"secretName": "mine"}}]}, ""),
+    ],
+)
+async def test_an_account_may_say_which_secrets_its_pods_use(informers: Any, spec: Any, text: str) -> None:
+    notes = {"kubernetes.io/enforce-mountable-secrets": "true"}
+    informers.put("ServiceAccount", "strict", "ns", metadata={"annotations": notes}, secrets=[{"name": "mine"}])
+    request = write("Pod", pod(serviceAccountName="strict", **spec))
+    step = ServiceAccount(Absent(), informers)  # type: ignore[arg-type]
+    if text:
+        assert text in (await refused(step, request)).message
+    else:
+        await admit(step, request)
+
+
 async def test_mirror_pods_depend_on_nothing(accounts: ServiceAccount) -> None:
     mirror = {"annotations": {"kubernetes.io/config.mirror": "x"}}
     made = await admit(accounts, write("Pod", {**pod(), "metadata": dict(mirror)}))
@@ -287,7 +326,7 @@ async def test_limit_range_defaults_and_bounds(informers: Any) -> None:
         ([resources({"cpu": "10m"}, memory)], "minimum cpu usage per Container is 50m, but request is 10m"),
         ([resources({"cpu": "1"}, {"cpu": "3", **memory})], "maximum cpu usage per Container is 2, but limit is 3"),
         ([resources({"cpu": "50m"}, memory)], "cpu max limit to request ratio per Container is 10, but provided ratio is 20"),
-        ([resources(None, {"memory": "600Mi"})] * 2, "maximum memory usage per Pod is 1Gi, but limit is 1258291200"),
+        ([resources(None, {"memory": "600Mi"})] * 2, "maximum memory usage per Pod is 1Gi, but limit is 1200Mi"),
         ([resources()], "maximum memory usage per Pod is 1Gi.  No limit is specified"),
     ):
         assert text in (await refused(step, write("Pod", pod(containers=bad)))).message
@@ -322,6 +361,24 @@ async def test_quota_counts_what_is_there_and_what_is_under_way(informers: Any) 
     informers.drop("Pod", "a", "ns")
     informers.put("Pod", "c", "ns", spec={"containers": []}, metadata={"uid": "2"})
     await step.validate(first)
+
+
+async def test_quota_does_not_overshoot_when_many_come_at_once(informers: Any) -> None:
+    informers.put("ResourceQuota", "q", "ns", spec={"hard": {"pods": "10"}})
+    step = ResourceQuota(informers, VirtualClock())
+
+    async def create(index: int) -> bool:
+        made = pod()
+        made["metadata"] = {"name": f"p{index}", "uid": f"u{index}"}
+        try:
+            await step.validate(write("Pod", made))
+        except ApiError:
+            return False
+        await asyncio.sleep(0)  # its commit, while others are judged
+        informers.put("Pod", f"p{index}", "ns", metadata={"uid": f"u{index}"}, spec=made["spec"])
+        return True
+
+    assert sum(await asyncio.gather(*(create(index) for index in range(64)))) == 10
 
 
 async def test_quota_on_compute_must_be_specified(informers: Any) -> None:

@@ -37,7 +37,6 @@ def test_a_hardened_pod_passes_every_level() -> None:
 BASELINE = [
     (pod(hostNetwork=True, hostPID=True), "host namespaces (hostNetwork=true, hostPID=true)"),
     (pod({"privileged": True}), 'privileged (container "c" must not set securityContext.privileged=true)'),
-    (pod(volumes=host_path()), 'hostPath volumes (volume "v")'),
     (pod(container={"ports": [{"hostPort": 80}]}), 'hostPort (container "c" uses hostPort 80)'),
     (pod({"procMount": "Unmasked"}), 'procMount (container "c" must not set securityContext.procMount to "Unmasked")'),
     (pod({"seLinuxOptions": {"user": "u"}}), "seLinuxOptions"),
@@ -51,6 +50,7 @@ BASELINE_ONLY = [
         pod({"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}),
         'non-default capabilities (container "c" must not include "NET_ADMIN" in securityContext.capabilities.add)',
     ),
+    (pod(volumes=host_path()), 'hostPath volumes (volume "v")'),
     (pod({"seccompProfile": {"type": "Unconfined"}}), "seccompProfile"),
 ]
 RESTRICTED = [
@@ -92,6 +92,31 @@ def test_restricted_refuses_what_baseline_allows(made: dict[str, Any], text: str
     assert violations(made, "baseline") == []
     assert len(violations(made, "restricted")) == 1
     assert text in violations(made, "restricted")[0]
+
+
+def test_a_path_of_the_host_is_told_once() -> None:
+    told = 'restricted volume types (volume "v" uses restricted volume type "hostPath")'
+    assert violations(pod(volumes=host_path()), "restricted") == [told]
+
+
+@pytest.mark.parametrize(
+    ("made", "level", "last_refused", "first_allowed"),
+    [
+        (pod(securityContext={"sysctls": [{"name": "net.ipv4.tcp_rmem"}]}), "baseline", "v1.31", "v1.32"),
+        (pod(securityContext={"sysctls": [{"name": "net.ipv4.tcp_fin_timeout"}]}), "baseline", "v1.28", "v1.29"),
+        (pod({"seLinuxOptions": {"type": "container_engine_t"}}), "baseline", "v1.30", "latest"),
+        (pod({"runAsUser": 0}), "restricted", "v1.23", "v1.22"),
+        (pod({"allowPrivilegeEscalation": None}), "restricted", "v1.8", "v1.7"),
+        (pod({"capabilities": {}}), "restricted", "v1.22", "v1.21"),
+        (pod({"allowPrivilegeEscalation": None}, os={"name": "windows"}), "restricted", "v1.24", "v1.25"),
+        (pod(container={"livenessProbe": {"httpGet": {"host": "10.0.0.1"}}}), "baseline", "v1.34", "v1.33"),
+    ],
+)
+def test_a_pinned_version_judges_as_that_version_did(
+    made: dict[str, Any], level: str, last_refused: str, first_allowed: str
+) -> None:
+    assert violations(made, level, last_refused)
+    assert not violations(made, level, first_allowed)
 
 
 def test_what_the_pod_says_holds_for_containers_that_say_nothing() -> None:
@@ -154,8 +179,16 @@ async def test_an_update_of_metadata_is_let_through(informers: Any) -> None:
 async def test_labels_of_a_namespace(informers: Any) -> None:
     step = PodSecurity(informers)
     key = "pod-security.kubernetes.io/enforce"
-    with pytest.raises(ApiError, match="must be one of privileged, baseline, restricted"):
-        await step.validate(request("Namespace", {"metadata": {"name": "ns", "labels": {key: "strict"}}}))
+    wrong = {"metadata": {"name": "ns", "labels": {key: "strict", f"{key}-version": "1.20"}}}
+    with pytest.raises(ApiError) as caught:
+        await step.validate(request("Namespace", wrong))
+    assert (caught.value.code, caught.value.reason) == (422, "Invalid")
+    assert caught.value.message == (
+        f'Namespace "ns" is invalid: [metadata.labels[{key}]: Invalid value: "strict": must be one of privileged, baseline, '
+        f'restricted, metadata.labels[{key}-version]: Invalid value: "1.20": must be "latest" or "v1.x"]'
+    )
+    # Labels that were wrong before do not stand in the way of other changes.
+    await step.validate(request("Namespace", wrong, wrong))
     for name in ("a", "b"):
         informers.put("Pod", name, "ns", spec=pod({"privileged": True})["spec"])
     asked = request("Namespace", {"metadata": {"name": "ns", "labels": {key: "baseline"}}}, {"metadata": {"name": "ns"}})

@@ -45,7 +45,7 @@ class LimitRanger(Step):
     async def validate(self, request: AdmissionRequest) -> None:
         obj = request.obj
         # A pod's resources change through its subresource `resize` only.
-        if obj is None or subresource(request) not in ("", "resize"):
+        if obj is None or subresource(request) not in ("", "resize") or obj["metadata"].get("deletionTimestamp"):
             return
         if request.resource.plural == "pods" and request.operation == "UPDATE" and subresource(request) != "resize":
             return
@@ -87,7 +87,9 @@ def _claim_faults(item: Object, claim: Object) -> list[str]:
         faults += _below(name, least, item["type"], requests, {})
     for name, most in (item.get("max") or {}).items():
         if name in requests and _parsed(requests[name]) > _parsed(most):
-            faults.append(f"maximum {name} usage per {item['type']} is {most}, but request is {requests[name]}")
+            faults.append(
+                f"maximum {name} usage per {item['type']} is {_shown(most, name)}, but request is {_shown(requests[name], name)}"
+            )
     return faults
 
 
@@ -102,29 +104,29 @@ def _faults(item: Object, requests: Object, limits: Object) -> Iterable[str]:
 
 
 def _below(name: str, least: Any, kind: str, requests: Object, limits: Object) -> Iterator[str]:
-    start = f"minimum {name} usage per {kind} is {least}"
+    start = f"minimum {name} usage per {kind} is {_shown(least, name)}"
     if name not in requests:
         yield f"{start}.  No request is specified"
         return
     for word, amounts in (("request", requests), ("limit", limits)):
         if name in amounts and _parsed(amounts[name]) < _parsed(least):
-            yield f"{start}, but {word} is {_shown(amounts[name])}"
+            yield f"{start}, but {word} is {_shown(amounts[name], name)}"
             return
 
 
 def _above(name: str, most: Any, kind: str, requests: Object, limits: Object) -> Iterator[str]:
-    start = f"maximum {name} usage per {kind} is {most}"
+    start = f"maximum {name} usage per {kind} is {_shown(most, name)}"
     if name not in limits:
         yield f"{start}.  No limit is specified"
         return
     for word, amounts in (("limit", limits), ("request", requests)):
         if name in amounts and _parsed(amounts[name]) > _parsed(most):
-            yield f"{start}, but {word} is {_shown(amounts[name])}"
+            yield f"{start}, but {word} is {_shown(amounts[name], name)}"
             return
 
 
 def _ratio(name: str, most: Any, kind: str, requests: Object, limits: Object) -> Iterator[str]:
-    start = f"{name} max limit to request ratio per {kind} is {most}"
+    start = f"{name} max limit to request ratio per {kind} is {_shown(most, name)}"
     request, limit = (_parsed(amounts.get(name) or 0) for amounts in (requests, limits))
     if not request:
         yield f"{start}, but no request is specified or request is 0"
@@ -138,5 +140,9 @@ def _parsed(value: Any) -> Decimal:
     return value if isinstance(value, Decimal) else quantity.parse(value)
 
 
-def _shown(value: Any) -> str:
-    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+def _shown(value: Any, name: str) -> str:
+    """An amount as Kubernetes writes it: 1200Mi, 500m."""
+    if not isinstance(value, Decimal):
+        return quantity.canonical(str(value))
+    binary = name in ("memory", "ephemeral-storage") or name.startswith("hugepages-")
+    return quantity.format_quantity(value, "BinarySI" if binary else "DecimalSI")

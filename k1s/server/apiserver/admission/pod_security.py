@@ -8,15 +8,18 @@ Owns: PodSecurity: which level applies, refusal, warnings. Called by: admission/
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from k1s.api.catalog import builtin
+from k1s.api.errors import FieldError, invalid, invalid_value
 from k1s.client.interface import InformerFactory, Object
 from k1s.server.apiserver.admission.pod_security_checks import violations
 from k1s.server.apiserver.admission.step import Step, refuse, subresource
 from k1s.server.apiserver.attributes import AdmissionRequest
 
 _PREFIX = "pod-security.kubernetes.io/"
+_VERSION = re.compile(r"latest|v1\.(0|[1-9][0-9]{0,5})")
 _LEVELS = ("privileged", "baseline", "restricted")
 # Where a kind keeps its pod template.
 _TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -65,7 +68,7 @@ class PodSecurity(Step):
         ):
             return
         level, version = levels["enforce"]
-        found = violations(pod, level)
+        found = violations(pod, level, version)
         if found:
             raise refuse(request, f'violates PodSecurity "{level}:{version}": {", ".join(found)}')
         request.annotations[f"{_PREFIX}enforce-policy"] = f"{level}:{version}"
@@ -74,7 +77,7 @@ class PodSecurity(Step):
     def _note(self, request: AdmissionRequest, pod: Object, levels: dict[str, tuple[str, str]]) -> None:
         for mode in ("audit", "warn"):
             level, version = levels[mode]
-            found = violations(pod, level)
+            found = violations(pod, level, version)
             if not found:
                 continue
             text = f'would violate PodSecurity "{level}:{version}": {", ".join(found)}'
@@ -87,31 +90,48 @@ class PodSecurity(Step):
         """Labels that mean nothing are refused; a stricter level warns of the pods that are there already."""
         labels = namespace["metadata"].get("labels") or {}
         before = ((request.old or {}).get("metadata") or {}).get("labels") or {}
-        for mode in ("enforce", "audit", "warn"):
-            key = _PREFIX + mode
-            if labels.get(key) != before.get(key) and labels.get(key) is not None and labels[key] not in _LEVELS:
-                text = f'metadata.labels[{key}]: Invalid value: "{labels[key]}": must be one of privileged, baseline, restricted'
-                raise refuse(request, text)
-        level, version = _level(labels, "enforce")
-        if request.old is None or level == "privileged" or _level(before, "enforce") == (level, version):
+        errors = _label_errors(labels)
+        if errors and (request.old is None or errors != _label_errors(before)):
+            raise invalid("Namespace", "", request.name, errors)
+        (level, version), was = _level(labels, "enforce"), _level(before, "enforce")
+        if request.old is None or subresource(request) or level == "privileged" or (level, version) == was:
+            return
+        if version == was[1] and _LEVELS.index(level) <= _LEVELS.index(was[0]):
             return
         offenders: dict[str, list[str]] = {}
         for pod in self._pods.list(request.name):
-            for text in violations(pod, level):
-                offenders.setdefault(text.partition(" (")[0], []).append(str(pod["metadata"]["name"]))
+            found = violations(pod, level, version)
+            if found:
+                reasons = ", ".join(text.partition(" (")[0] for text in found)
+                offenders.setdefault(reasons, []).append(str(pod["metadata"]["name"]))
         if offenders:
             start = f'existing pods in namespace "{request.name}" violate the new PodSecurity enforce level "{level}:{version}"'
-            request.warnings.append(start)
-            for reason, names in sorted(offenders.items()):
+            lines = []
+            for reason, names in offenders.items():
                 others = f" (and {len(names) - 1} other pod{'s' if len(names) > 2 else ''})" if len(names) > 1 else ""
-                request.warnings.append(f"{min(names)}{others}: {reason}")
+                lines.append(f"{min(names)}{others}: {reason}")
+            request.warnings += [start, *sorted(lines)]
+
+
+def _label_errors(labels: dict[str, str]) -> list[FieldError]:
+    errors = []
+    for mode in ("enforce", "audit", "warn"):
+        level, version = labels.get(_PREFIX + mode), labels.get(f"{_PREFIX}{mode}-version")
+        if level is not None and level not in _LEVELS:
+            path = f"metadata.labels[{_PREFIX}{mode}]"
+            errors.append(invalid_value(path, level, "must be one of privileged, baseline, restricted"))
+        if version is not None and not _VERSION.fullmatch(version):
+            path = f"metadata.labels[{_PREFIX}{mode}-version]"
+            errors.append(invalid_value(path, version, 'must be "latest" or "v1.x"'))
+    return errors
 
 
 def _level(labels: dict[str, str], mode: str) -> tuple[str, str]:
     level = labels.get(_PREFIX + mode, "privileged")
     # A label that could not be read (written before it was checked) must not open the door.
     level = level if level in _LEVELS else "restricted"
-    return level, labels.get(f"{_PREFIX}{mode}-version", "latest")
+    version = labels.get(f"{_PREFIX}{mode}-version", "latest")
+    return level, version if _VERSION.fullmatch(version) else "latest"
 
 
 def _significant(request: AdmissionRequest) -> bool:

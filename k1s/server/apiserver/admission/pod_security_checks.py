@@ -17,36 +17,39 @@ _BASELINE_CAPABILITIES = frozenset(
         *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
     }
 )
-_SYSCTLS = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_wmem",
-    }
-)
-_SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
+LATEST = 1 << 30
+_MINOR = "\0minor"
+# Name -> since which minor version it is allowed.
+_SYSCTLS = {
+    "kernel.shm_rmid_forced": 0,
+    "net.ipv4.ip_local_port_range": 0,
+    "net.ipv4.ip_unprivileged_port_start": 0,
+    "net.ipv4.tcp_syncookies": 0,
+    "net.ipv4.ping_group_range": 0,
+    "net.ipv4.ip_local_reserved_ports": 27,
+    "net.ipv4.tcp_keepalive_time": 29,
+    "net.ipv4.tcp_fin_timeout": 29,
+    "net.ipv4.tcp_keepalive_intvl": 29,
+    "net.ipv4.tcp_keepalive_probes": 29,
+    "net.ipv4.tcp_rmem": 32,
+    "net.ipv4.tcp_wmem": 32,
+}
+_SELINUX_TYPES = {"": 0, "container_t": 0, "container_init_t": 0, "container_kvm_t": 0, "container_engine_t": 31}
 _VOLUMES = frozenset(
     {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"}
 )
 
 
-def violations(pod: dict[str, Any], level: str) -> list[str]:
-    """`reason (detail)` for every check of the level that the pod (or pod template) fails."""
+def violations(pod: dict[str, Any], level: str, version: str = "latest") -> list[str]:
+    """`reason (detail)` for every check of the level that the pod (or pod template) fails. `version`: latest or v1.<minor>."""
     if level == "privileged":
         return []
-    spec, annotations = pod.get("spec") or {}, (pod.get("metadata") or {}).get("annotations") or {}
-    checks = _BASELINE if level == "baseline" else _BASELINE_OF_RESTRICTED + _RESTRICTED
+    minor = LATEST if version == "latest" else int(version.removeprefix("v1."))
+    # Checks look up what changed with the versions under a key that no pod has.
+    spec = {**(pod.get("spec") or {}), _MINOR: minor}
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
     out = []
-    for reason, check in checks:
+    for reason, check in _chosen(level, minor):
         details = list(check(spec, annotations))
         if details:
             out.append(f"{reason} ({'; '.join(details)})")
@@ -71,7 +74,8 @@ def _offending(spec: Spec, bad: Callable[[Spec, Spec], bool]) -> list[str]:
 
 
 def _windows(spec: Spec) -> bool:
-    return (spec.get("os") or {}).get("name") == "windows"
+    """Since v1.25 the checks that mean nothing to Windows leave its pods alone."""
+    return spec[_MINOR] >= 25 and (spec.get("os") or {}).get("name") == "windows"
 
 
 # Baseline
@@ -150,7 +154,7 @@ def _selinux(spec: Spec, _: Spec) -> Iterator[str]:
     holders += [(f'container "{n}"', s.get("seLinuxOptions") or {}) for n, _c, s in _containers(spec)]
     for who, options in holders:
         faults = []
-        if (options.get("type") or "") not in _SELINUX_TYPES:
+        if _SELINUX_TYPES.get(options.get("type") or "", LATEST + 1) > spec[_MINOR]:
             faults.append(f'type "{options["type"]}"')
         faults += [f"{key} may not be set" for key in ("user", "role") if options.get(key)]
         if faults:
@@ -177,7 +181,7 @@ def _seccomp_baseline(spec: Spec, _: Spec) -> Iterator[str]:
 
 def _sysctls(spec: Spec, _: Spec) -> Iterator[str]:
     names = [str(s.get("name")) for s in (spec.get("securityContext") or {}).get("sysctls") or ()]
-    bad = [name for name in names if name.replace("/", ".") not in _SYSCTLS]
+    bad = [name for name in names if _SYSCTLS.get(name.replace("/", "."), LATEST + 1) > spec[_MINOR]]
     if bad:
         yield ", ".join(bad)
 
@@ -274,32 +278,43 @@ def _seccomp_restricted(spec: Spec, _: Spec) -> Iterator[str]:
         yield f"pod or {_named('container', implicit)} {wanted}"
 
 
-_Check = tuple[str, Callable[[Spec, Spec], Iterator[str]]]
+_Check = Callable[[Spec, Spec], Iterator[str]]
+# In upstream's order: the words before the detail, the check, since which minor version of Kubernetes it is made.
+_COMMON: tuple[tuple[str, _Check, int], ...] = (
+    ("forbidden AppArmor profiles", _apparmor, 0),
+    ("non-default capabilities", _capabilities, 0),
+    ("host namespaces", _host_namespaces, 0),
+    ("hostPath volumes", _host_paths, 0),
+    ("hostPort", _host_ports, 0),
+    ("probe or lifecycle host", _host_probes, 34),
+    ("privileged", _privileged, 0),
+    ("procMount", _proc_mount, 0),
+    ("seLinuxOptions", _selinux, 0),
+    ("seccompProfile", _seccomp_baseline, 0),
+    ("forbidden sysctls", _sysctls, 0),
+    ("hostProcess", _host_process, 0),
+)
+_RESTRICTED: tuple[tuple[str, _Check, int], ...] = (
+    ("allowPrivilegeEscalation != false", _escalation, 8),
+    ("unrestricted capabilities", _drop_all, 22),
+    ("restricted volume types", _volume_types, 0),
+    ("runAsNonRoot != true", _non_root, 0),
+    ("runAsUser=0", _user, 23),
+    ("seccompProfile", _seccomp_restricted, 19),
+)
+# A check of restricted that says all that one of baseline says.
+_STRICTER: dict[_Check, _Check] = {
+    _host_paths: _volume_types,
+    _capabilities: _drop_all,
+    _seccomp_baseline: _seccomp_restricted,
+}
 
-_COMMON: tuple[_Check, ...] = (
-    ("forbidden AppArmor profiles", _apparmor),
-    ("host namespaces", _host_namespaces),
-    ("hostPath volumes", _host_paths),
-    ("hostPort", _host_ports),
-    ("probe or lifecycle host", _host_probes),
-    ("privileged", _privileged),
-    ("procMount", _proc_mount),
-    ("seLinuxOptions", _selinux),
-    ("forbidden sysctls", _sysctls),
-    ("hostProcess", _host_process),
-)
-_BASELINE: tuple[_Check, ...] = (
-    *_COMMON,
-    ("non-default capabilities", _capabilities),
-    ("seccompProfile", _seccomp_baseline),
-)
-# Restricted has stricter checks of its own for capabilities and seccomp.
-_BASELINE_OF_RESTRICTED = _COMMON
-_RESTRICTED: tuple[_Check, ...] = (
-    ("allowPrivilegeEscalation != false", _escalation),
-    ("unrestricted capabilities", _drop_all),
-    ("restricted volume types", _volume_types),
-    ("runAsNonRoot != true", _non_root),
-    ("runAsUser=0", _user),
-    ("seccompProfile", _seccomp_restricted),
-)
+
+def _chosen(level: str, minor: int) -> list[tuple[str, _Check]]:
+    """The checks of a level as they were in version 1.`minor`."""
+    baseline = [(words, check) for words, check, since in _COMMON if minor >= since]
+    if level == "baseline":
+        return baseline
+    restricted = [(words, check) for words, check, since in _RESTRICTED if minor >= since]
+    there = {check for _, check in restricted}
+    return [(words, check) for words, check in baseline if _STRICTER.get(check) not in there] + restricted

@@ -6,7 +6,9 @@ Never does: issue tokens (the agent asks for them, subresources/token). Source: 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Iterable, Iterator
 
 from k1s.api.catalog import builtin
 from k1s.api.errors import ApiError
@@ -19,20 +21,32 @@ from k1s.server.apiserver.authz.references import config_map_names, pod_claims, 
 MIRROR = "kubernetes.io/config.mirror"
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _PREFIX = "kube-api-access-"
+# A new namespace's default account is made by its controller: so long a pod that comes right behind the namespace waits.
+_DEFAULT_SECONDS = 1.5
+_ENFORCE = "kubernetes.io/enforce-mountable-secrets"
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
 class ServiceAccount(Step):
     resources = frozenset({"pods"})
-    operations = frozenset({"CREATE"})
+    operations = frozenset({"CREATE", "UPDATE"})
 
     def __init__(self, client: Client, informers: InformerFactory) -> None:
         self._client = client
         self._accounts = informers.informer(builtin("ServiceAccount"))
+        # Namespaces whose default account somebody waits for; an entry lives as long as its waiters.
+        self._waiting: dict[str, tuple[asyncio.Event, list[None]]] = {}
+        self._accounts.add_handler(self._came)
+
+    def _came(self, old: Object | None, new: Object | None) -> None:
+        if new is not None and self._waiting and new["metadata"]["name"] == "default":
+            waiting = self._waiting.get(new["metadata"].get("namespace") or "")
+            if waiting is not None:
+                waiting[0].set()
 
     async def mutate(self, request: AdmissionRequest) -> None:
         pod = request.obj
-        if pod is None or subresource(request):
+        if pod is None or subresource(request) or request.operation != "CREATE":
             return
         if MIRROR in (pod["metadata"].get("annotations") or {}):
             _check_mirror(request, pod)
@@ -48,12 +62,21 @@ class ServiceAccount(Step):
 
     async def validate(self, request: AdmissionRequest) -> None:
         pod = request.obj
-        if pod is None or subresource(request) or MIRROR in (pod["metadata"].get("annotations") or {}):
+        ephemeral = request.operation == "UPDATE" and subresource(request) == "ephemeralcontainers"
+        if pod is None or not (ephemeral or (request.operation == "CREATE" and not subresource(request))):
+            return
+        if MIRROR in (pod["metadata"].get("annotations") or {}):
             return
         name = pod["spec"].get("serviceAccountName")
         if not name:
-            raise refuse(request, "no service account specified for pod")
-        await self._account(request, name)
+            raise refuse(request, f"no service account specified for pod {request.namespace}/{request.name}")
+        account = await self._account(request, name)
+        if (account["metadata"].get("annotations") or {}).get(_ENFORCE) != "true":
+            return
+        faults = _ephemeral_faults(pod["spec"], account) if ephemeral else _secret_faults(pod["spec"], account)
+        fault = next(iter(faults), None)
+        if fault is not None:
+            raise refuse(request, fault)
 
     async def _account(self, request: AdmissionRequest, name: str) -> Object:
         found = self._accounts.get(name, request.namespace)
@@ -64,8 +87,66 @@ class ServiceAccount(Step):
         except ApiError as error:
             if error.reason != "NotFound":
                 raise
+            if name == "default" and await self._wait(request.namespace):
+                return await self._client.get(self._accounts.resource, name, request.namespace)
             text = f'error looking up service account {request.namespace}/{name}: serviceaccount "{name}" not found'
             raise refuse(request, text) from error
+
+    async def _wait(self, namespace: str) -> bool:
+        """Until the default account is there; False if it does not come."""
+        event, waiters = self._waiting.setdefault(namespace, (asyncio.Event(), []))
+        waiters.append(None)
+        try:
+            async with asyncio.timeout(_DEFAULT_SECONDS):
+                await event.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            waiters.pop()
+            if not waiters:
+                self._waiting.pop(namespace, None)
+
+
+def _names(references: Iterable[Object] | None) -> frozenset[str]:
+    return frozenset(str(reference.get("name") or "") for reference in references or ())
+
+
+def _env_faults(kind: str, containers: Iterable[Object] | None, allowed: frozenset[str], account: str) -> Iterator[str]:
+    for container in containers or ():
+        for env in container.get("env") or ():
+            secret = ((env.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name")
+            if secret is not None and secret not in allowed:
+                yield (
+                    f'{kind} {container.get("name")} with envVar {env.get("name")} referencing secret.secretName="{secret}" '
+                    f"is not allowed because service account {account} does not reference that secret"
+                )
+
+
+def _ephemeral_faults(spec: Object, account: Object) -> Iterator[str]:
+    allowed, name = _names(account.get("secrets")), str(account["metadata"]["name"])
+    yield from _env_faults("ephemeral container", spec.get("ephemeralContainers"), allowed, name)
+
+
+def _secret_faults(spec: Object, account: Object) -> Iterator[str]:
+    """An account may say that its pods use no other secrets than those it names."""
+    allowed, name = _names(account.get("secrets")), str(account["metadata"]["name"])
+    for volume in spec.get("volumes") or ():
+        secret = (volume.get("secret") or {}).get("secretName")
+        if secret is not None and secret not in allowed:
+            yield (
+                f'volume with secret.secretName="{secret}" is not allowed because service account {name} '
+                "does not reference that secret"
+            )
+    yield from _env_faults("init container", spec.get("initContainers"), allowed, name)
+    yield from _env_faults("container", spec.get("containers"), allowed, name)
+    pull = _names(account.get("imagePullSecrets"))
+    for index, reference in enumerate(spec.get("imagePullSecrets") or ()):
+        if (reference.get("name") or "") not in pull:
+            yield (
+                f'imagePullSecrets[{index}].name="{reference.get("name") or ""}" is not allowed because service account {name} '
+                "does not reference that imagePullSecret"
+            )
 
 
 def _wants_token(spec: Object, account: Object) -> bool:

@@ -37,7 +37,9 @@ async def pass_on(request: Request, user: UserInfo, target: Target, connect: Con
     if request.remote:
         headers.append(("X-Forwarded-For", f"{earlier}, {request.remote}" if earlier else request.remote))
     passed = replace(request, headers=Headers(headers))
-    return await forward(passed, replace(target, path=request.raw_path, headers=tuple(as_user(user))), connect)
+    there = replace(target, path=request.raw_path, headers=tuple(as_user(user)))
+    # An extension server must not send the client's credentials elsewhere.
+    return await forward(passed, there, connect, redirects=False)
 
 
 def unavailable() -> Response:

@@ -20,7 +20,7 @@ from k1s.api.convert import convert
 from k1s.api.decode import check_types
 from k1s.api.defaults.table import apply_defaults
 from k1s.api.errors import ApiError, bad_request, internal
-from k1s.api.patch.json import apply_json_patch
+from k1s.api.patch.json import Rejected, apply_json_patch
 from k1s.api.prune import prune
 from k1s.api.schema import schema_for
 from k1s.client.interface import Informer, InformerFactory
@@ -181,7 +181,7 @@ class MutatingWebhooks(_Webhooks):
             except ApiError as error:
                 if error.reason == "InternalError":
                     raise
-                raise internal(_detail(error)) from error
+                raise internal(error.detail if isinstance(error, Rejected) else error.message) from error
         request.annotations[f"{self.audit}/{place}"] = orjson.dumps(noted).decode()
         return True
 
@@ -226,12 +226,6 @@ class ValidatingWebhooks(_Webhooks):
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-
-
-def _detail(error: ApiError) -> str:
-    """What is wrong with a patch stands in the cause."""
-    causes = (error.details or {}).get("causes") or ()
-    return str(causes[0].get("message") or error.message) if causes else error.message
 
 
 def _failed(hook: Hook, error: Exception) -> ApiError:
