@@ -78,8 +78,10 @@ def _deployment_strategy(errs: Errors, strategy: Object) -> None:
             text = "may not be 0 when `maxSurge` is 0"
             errs.append(invalid_value(f"{at}.rollingUpdate.maxUnavailable", unavailable, text))
         at_most_hundred_percent(errs, f"{at}.rollingUpdate.maxUnavailable", unavailable)
+    elif not kind:
+        errs.append(required(f"{at}.type"))
     else:
-        one_of(errs, f"{at}.type", kind or "", ("Recreate", "RollingUpdate"))
+        errs.append(not_supported(f"{at}.type", kind, ("Recreate", "RollingUpdate")))
 
 
 def deployment(errs: Errors, obj: Object) -> None:
@@ -132,7 +134,8 @@ def _daemon_strategy(errs: Errors, strategy: Object) -> None:
     if kind == "OnDelete":
         return
     if kind != "RollingUpdate":
-        one_of(errs, f"{at}.type", kind or "", ("OnDelete", "RollingUpdate"))
+        # Upstream names the whole strategy, not its type.
+        errs.append(not_supported(at, strategy, ("RollingUpdate", "OnDelete")))
         return
     if rolling is None:
         errs.append(required(f"{at}.rollingUpdate"))
@@ -260,7 +263,10 @@ def replicas_status(errs: Errors, obj: Object, old: Object) -> None:
     """Status of the kinds that count replicas."""
     status = obj.get("status") or {}
     replicas = status.get("replicas") or 0
-    _counts(errs, "status", status, "observedGeneration", "replicas", "unavailableReplicas", "collisionCount", *_STATUS_COUNTS)
+    _counts(
+        errs, "status", status, "observedGeneration", "replicas", "unavailableReplicas", "terminatingReplicas", *_STATUS_COUNTS
+    )
+    _counts(errs, "status", status, "collisionCount")
     for key in _STATUS_COUNTS:
         if (status.get(key) or 0) > replicas:
             errs.append(invalid_value(f"status.{key}", status[key], "cannot be greater than status.replicas"))
@@ -268,9 +274,15 @@ def replicas_status(errs: Errors, obj: Object, old: Object) -> None:
         errs.append(
             invalid_value("status.availableReplicas", status["availableReplicas"], "cannot be greater than readyReplicas")
         )
-    if (status.get("collisionCount") or 0) < ((old.get("status") or {}).get("collisionCount") or 0):
-        errs.append(invalid_value("status.collisionCount", status.get("collisionCount"), "cannot be decremented"))
+    _collisions(errs, obj, old)
 
 
 def daemon_set_status(errs: Errors, obj: Object, old: Object) -> None:
-    _counts(errs, "status", obj.get("status") or {}, "observedGeneration", *_DAEMON_COUNTS)
+    _counts(errs, "status", obj.get("status") or {}, "observedGeneration", "collisionCount", *_DAEMON_COUNTS)
+    _collisions(errs, obj, old)
+
+
+def _collisions(errs: Errors, obj: Object, old: Object) -> None:
+    now, was = ((o.get("status") or {}).get("collisionCount") or 0 for o in (obj, old))
+    if now < was:
+        errs.append(invalid_value("status.collisionCount", now, "cannot be decremented"))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from k1s.api import names, quantity
-from k1s.api.errors import forbidden_field, invalid_value, required
+from k1s.api.errors import forbidden_field, invalid_value, not_supported, required
 from k1s.api.meta import Object
-from k1s.api.validation.rules import NOT_POSITIVE, Errors, named, non_negative, one_of, positive, quantities
+from k1s.api.validation.rules import NOT_POSITIVE, Errors, named, non_negative, one_of, positive, strings
 from k1s.api.validation.selectors import label_selector
 
 _SOURCES = {
@@ -20,6 +20,7 @@ _SOURCES = {
     "Pods": "pods",
     "Resource": "resource",
 }
+_ORDER = ("object", "external", "pods", "resource", "containerResource")
 _MAX_WINDOW = 3600
 _MAX_PERIOD = 1800
 
@@ -49,19 +50,21 @@ def autoscaler(errs: Errors, obj: Object) -> None:
 
 
 def _metric(errs: Errors, at: str, metric: Object) -> None:
-    kind = metric.get("type")
-    one_of(errs, f"{at}.type", kind, _SOURCES, needed=True)
-    given = [key for key in _SOURCES.values() if metric.get(key) is not None]
-    for extra in given[1:]:
-        errs.append(forbidden_field(f"{at}.{extra}", "must populate the given metric source only"))
-    key = _SOURCES.get(kind or "")
-    if key is None:
-        return
-    source = metric.get(key)
-    if source is None:
-        errs.append(required(f"{at}.{key}", "must populate information for the given metric source"))
-        return
-    _source(errs, f"{at}.{key}", key, source)
+    kind = metric.get("type") or ""
+    if not kind:
+        errs.append(required(f"{at}.type", "must specify a metric source type"))
+    if kind not in _SOURCES:
+        errs.append(not_supported(f"{at}.type", kind, _SOURCES))
+    # Only the first one is looked at; the order is upstream's.
+    given = [key for key in _ORDER if metric.get(key) is not None]
+    for key in given[:1]:
+        _source(errs, f"{at}.{key}", key, metric[key])
+    expected = _SOURCES.get(kind, "")
+    if expected and expected not in given:
+        errs.append(required(f"{at}.{expected}", "must populate information for the given metric source"))
+    for key in given if len(given) > 1 else ():
+        if key != expected:
+            errs.append(forbidden_field(f"{at}.{key}", "must populate the given metric source only"))
 
 
 def _source(errs: Errors, at: str, key: str, source: Object) -> None:
@@ -73,33 +76,53 @@ def _source(errs: Errors, at: str, key: str, source: Object) -> None:
             errs.append(required(f"{at}.container", "must specify a container"))
         _resource_target(errs, f"{at}.target", target)
         return
-    metric = source.get("metric") or {}
-    named(errs, f"{at}.metric.name", metric.get("name"), names.path_segment_name)
-    label_selector(errs, f"{at}.metric.selector", metric.get("selector"))
     if key == "object":
         _reference(errs, f"{at}.describedObject", source.get("describedObject") or {})
+    metric = source.get("metric") or {}
+    if not metric.get("name"):
+        errs.append(required(f"{at}.metric.name", "must specify a metric name"))
+    else:
+        strings(errs, f"{at}.metric.name", metric["name"], names.path_segment_name)
+    label_selector(errs, f"{at}.metric.selector", metric.get("selector"))
     _target(errs, f"{at}.target", target)
     value, average = target.get("value"), target.get("averageValue")
-    if key == "pods" and average is None:
-        errs.append(required(f"{at}.target.averageValue", "must specify a positive target averageValue"))
-    elif value is None and average is None:
+    if key == "pods":
+        if average is None or not _is_positive(average):
+            errs.append(required(f"{at}.target.averageValue", "must specify a positive target averageValue"))
+        return
+    if value is None and average is None:
         text = "must set either a target value for metric or a per-pod target"
         errs.append(required(f"{at}.target.averageValue", text))
-    elif key == "external" and value is not None and average is not None:
+    if key == "external" and value is not None and average is not None:
         text = "may not set both a target value for metric and a per-pod target"
         errs.append(forbidden_field(f"{at}.target.value", text))
 
 
+def _is_positive(value: Any) -> bool:
+    try:
+        return quantity.parse(value) > 0
+    except ValueError:
+        return True  # it is named where it stands
+
+
 def _target(errs: Errors, at: str, target: Object) -> None:
-    one_of(errs, f"{at}.type", target.get("type"), ("AverageValue", "Utilization", "Value"), needed=True)
+    kind = target.get("type")
+    if not kind:
+        errs.append(required(f"{at}.type", "must specify a metric target type"))
+    if kind not in ("Utilization", "Value", "AverageValue"):
+        errs.append(invalid_value(f"{at}.type", kind or "", "must be either Utilization, Value, or AverageValue"))
     for key in ("value", "averageValue"):
-        _above_zero(errs, f"{at}.{key}", target.get(key))
+        amount = target.get(key)
+        if amount is None:
+            continue
+        try:
+            positive_amount = quantity.parse(amount) > 0
+        except ValueError as error:
+            errs.append(invalid_value(f"{at}.{key}", amount, str(error)))
+            continue
+        if not positive_amount:
+            errs.append(invalid_value(f"{at}.{key}", str(amount), "must be positive"))
     positive(errs, f"{at}.averageUtilization", target.get("averageUtilization"))
-
-
-def _above_zero(errs: Errors, field: str, value: Any) -> None:
-    if value is not None and quantities(errs, field, value) and quantity.parse(value) <= 0:
-        errs.append(invalid_value(field, str(value), "must be positive"))
 
 
 def _resource_target(errs: Errors, at: str, target: Object) -> None:
@@ -120,6 +143,9 @@ def _rules(errs: Errors, at: str, rules: Object) -> None:
             text = f"must be less than or equal to {_MAX_WINDOW}"
             errs.append(invalid_value(f"{at}.stabilizationWindowSeconds", window, text))
     one_of(errs, f"{at}.selectPolicy", rules.get("selectPolicy"), ("Disabled", "Max", "Min"))
+    tolerance = rules.get("tolerance")
+    if tolerance is not None and not _not_negative(tolerance):
+        errs.append(invalid_value(f"{at}.tolerance", str(tolerance), "must be greater than or equal to 0"))
     policies = rules.get("policies") or []
     if not policies:
         errs.append(required(f"{at}.policies", "must specify at least one Policy"))
@@ -132,6 +158,13 @@ def _rules(errs: Errors, at: str, rules: Object) -> None:
         if (policy.get("periodSeconds") or 0) > _MAX_PERIOD:
             text = f"must be less than or equal to {_MAX_PERIOD}"
             errs.append(invalid_value(f"{here}.periodSeconds", policy["periodSeconds"], text))
+
+
+def _not_negative(value: Any) -> bool:
+    try:
+        return quantity.parse(value) >= 0
+    except ValueError:
+        return False
 
 
 def autoscaler_status(errs: Errors, obj: Object, old: Object) -> None:

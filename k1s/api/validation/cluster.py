@@ -8,6 +8,7 @@ from __future__ import annotations
 from k1s.api import names
 from k1s.api.errors import forbidden_field, invalid_value
 from k1s.api.meta import Object
+from k1s.api.validation.conditions import conditions
 from k1s.api.validation.object_meta import label_map
 from k1s.api.validation.rules import Errors, immutable, non_negative, one_of, percent_or_count, positive, quantities, strings
 from k1s.api.validation.rules import at_most_hundred_percent as at_most_all
@@ -34,6 +35,7 @@ def disruption_budget(errs: Errors, obj: Object) -> None:
 
 def disruption_budget_status(errs: Errors, obj: Object, old: Object) -> None:
     status = obj.get("status") or {}
+    conditions(errs, "status.conditions", status.get("conditions"))
     for key in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
         non_negative(errs, f"status.{key}", status.get(key))
 

@@ -1,6 +1,6 @@
 """metav1.Condition, as the newer kinds have them in their status.
 
-Called by: certificates.py, devices.py, migrations.py, extension.py. Never does: the older kinds' own conditions.
+Called by: certificates.py, devices.py, migrations.py, extension.py, cluster.py. Never does: the older kinds' own conditions.
 Source: apimachinery/pkg/apis/meta/v1/validation ValidateConditions.
 """
 
