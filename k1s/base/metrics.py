@@ -33,6 +33,10 @@ class Counter:
     def value(self, *labels: str) -> float:
         return self._values.get(labels, 0.0)
 
+    def put(self, labels: Labels, value: float) -> None:
+        """What somebody counted elsewhere."""
+        self._values[labels] = value
+
     def lines(self) -> list[str]:
         return [f"{self.name}{_label_text(self.labels, k)} {_number(v)}" for k, v in sorted(self._values.items())]
 
@@ -79,6 +83,11 @@ class Histogram:
             self._sums[labels] = 0.0
         counts[bisect_left(self.buckets, value)] += count
         self._sums[labels] += value * count
+
+    def put(self, labels: Labels, counts: Sequence[int], total: float) -> None:
+        """What somebody observed elsewhere: how many in each bucket, and their sum."""
+        self._counts[labels] = list(counts)
+        self._sums[labels] = total
 
     def lines(self) -> list[str]:
         out: list[str] = []

@@ -191,12 +191,14 @@ class ApiServer:
         except Exception as error:  # the boundary: one request's defect must not end the server
             log.error("%s %s failed", request.method, request.path, exc_info=error)
             answer = error_answer(internal(f"{type(error).__name__}: {error}"), request=request)
-        headers = request.context.get("headers", ())
         if isinstance(answer, Response | Stream):
-            said = any(name == _PRIVATE[0] for name, _ in answer.headers)
-            answer.headers = [*answer.headers, *headers] if said else [_PRIVATE, *answer.headers, *headers]
-            if audit is not None:
-                answer.headers.append(audit)
+            more = request.context.get("headers", ()) if audit is None else (*request.context.get("headers", ()), audit)
+            if not answer.headers:
+                answer.headers = [_PRIVATE, *more]
+            elif any(name == _PRIVATE[0] for name, _ in answer.headers):
+                answer.headers = [*answer.headers, *more]
+            else:
+                answer.headers = [_PRIVATE, *answer.headers, *more]
         self._counters.note(request, info, answer, self.clock.monotonic() - began)
         return answer
 

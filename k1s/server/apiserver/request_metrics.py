@@ -6,6 +6,7 @@ Source: apiserver/pkg/endpoints/metrics. Read only when somebody asks: everythin
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from k1s.api.errors import ApiError
@@ -28,6 +29,8 @@ _SECONDS = (
     *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
     *(10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
+# Names of users that are remembered.
+_NAMES = 4096
 _BYTES = tuple(1000.0 * 10**power for power in range(7))
 
 
@@ -49,9 +52,15 @@ class RequestMetrics:
         self._attempts = metrics.counter("authentication_attempts", "Authentications by result.", ("result",))
         self._users = metrics.counter("authenticated_user_requests", "Requests by kind of user.", ("username",))
         self._decisions = metrics.counter("authorization_attempts_total", "Authorizations by result.", ("result",))
+        self._seen: dict[tuple[tuple[str, ...], int], _Seen] = {}
+        # Names of users -> what they are counted as.
+        self._names: dict[str, tuple[str]] = {}
+        self._by_name: dict[tuple[str], int] = {}
+        self._allowed = 0
 
     def look(self, caches: Iterable[ResourceCache], flow: FlowControl, long_running: LongRunning) -> None:
         """Take the values that are read only when somebody asks."""
+        self._sum_up()
         self._stored.look(caches)
         self._flow.look(flow)
         self._long.clear()
@@ -65,22 +74,72 @@ class RequestMetrics:
         if user is None:
             self._attempts.add("failure")
             return
-        self._attempts.add("success")
-        self._users.add(_compressed(user.name))
+        label = self._names.get(user.name)
+        if label is None:
+            if len(self._names) >= _NAMES:
+                self._names.clear()
+            label = self._names[user.name] = (_compressed(user.name),)
+        self._by_name[label] = self._by_name.get(label, 0) + 1
+
+    def authorized(self, refused: ApiError | None) -> None:
+        if refused is None:
+            self._allowed += 1
+        else:
+            self._decisions.add("denied" if refused.code == 403 else "error")
 
     def note(self, request: Request, info: RequestInfo | None, answer: Answer, seconds: float) -> None:
         labels = labels_of(info, request)
         status = answer.status if isinstance(answer, Response | Stream) else 101
-        self._total.add(*labels, str(status))
+        seen = self._seen.get((labels, status))
+        if seen is None:
+            seen = self._seen[labels, status] = _Seen()
+        seen.count += 1
         if isinstance(answer, Response):
-            self._duration.observe(*labels, value=seconds)
-            if labels[0] in ("GET", "LIST"):
-                self._sizes.observe(labels[0], *labels[2:], value=len(answer.body))
-            if status in (429, 504):
-                self._terminated.add(labels[0], *labels[2:], str(status))
+            seen.seconds += seconds
+            seen.times[bisect_left(_SECONDS, seconds)] += 1
+            size = len(answer.body)
+            seen.bytes += size
+            seen.sizes[bisect_left(_BYTES, size)] += 1
 
-    def authorized(self, refused: ApiError | None) -> None:
-        self._decisions.add("allowed" if refused is None else "denied" if refused.code == 403 else "error")
+    def _sum_up(self) -> None:
+        """Bring what was counted by labels and status into the metrics."""
+        times: dict[tuple[str, ...], _Seen] = {}
+        for (labels, status), seen in self._seen.items():
+            self._total.put((*labels, str(status)), seen.count)
+            if status in (429, 504):
+                self._terminated.put((labels[0], *labels[2:], str(status)), seen.count)
+            times.setdefault(labels, _Seen()).merge(seen)
+        sizes: dict[tuple[str, ...], _Seen] = {}
+        for labels, seen in times.items():
+            if any(seen.times):
+                self._duration.put(labels, seen.times, seen.seconds)
+                if labels[0] in ("GET", "LIST"):
+                    sizes.setdefault((labels[0], *labels[2:]), _Seen()).merge(seen)
+        for labels, seen in sizes.items():
+            self._sizes.put(labels, seen.sizes, seen.bytes)
+        for label, count in self._by_name.items():
+            self._users.put(label, count)
+        self._attempts.put(("success",), sum(self._by_name.values()))
+        self._decisions.put(("allowed",), self._allowed)
+
+
+class _Seen:
+    """Requests of the same labels and status: one look-up and a few additions each."""
+
+    __slots__ = ("bytes", "count", "seconds", "sizes", "times")
+
+    def __init__(self) -> None:
+        self.count = self.bytes = 0
+        self.seconds = 0.0
+        self.times = [0] * (len(_SECONDS) + 1)
+        self.sizes = [0] * (len(_BYTES) + 1)
+
+    def merge(self, other: _Seen) -> None:
+        self.count += other.count
+        self.seconds += other.seconds
+        self.bytes += other.bytes
+        self.times = [mine + theirs for mine, theirs in zip(self.times, other.times, strict=True)]
+        self.sizes = [mine + theirs for mine, theirs in zip(self.sizes, other.sizes, strict=True)]
 
 
 class StoredMetrics:
