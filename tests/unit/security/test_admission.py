@@ -388,6 +388,10 @@ async def test_quota_on_compute_must_be_specified(informers: Any) -> None:
     assert "failed quota: q: must specify limits.memory for: c; requests.cpu for: c" in error.message
     error = await refused(step, write("Pod", pod(containers=[resources({"cpu": "1500m"}, {"memory": "1Mi"})])))
     assert "exceeded quota: q, requested: requests.cpu=1500m, used: requests.cpu=0, limited: requests.cpu=1" in error.message
+    error = await refused(step, write("Pod", pod(containers=[resources({"cpu": "1"}, {"memory": "1536Mi"})])))
+    assert (
+        "exceeded quota: q, requested: limits.memory=1536Mi, used: limits.memory=0, limited: limits.memory=1Gi" in error.message
+    )
 
 
 async def test_quota_scopes_and_other_kinds(informers: Any) -> None:

@@ -68,8 +68,9 @@ class ResourceQuota(Step):
         used = _total(quota, wanted, self._objects(request.namespace, resource))
         over = sorted(key for key in wanted if used[key] + wanted[key] > hard[key])
         if over:
+            limits = quota["spec"]["hard"]
             amounts = (("requested", wanted), ("used", used), ("limited", hard))
-            text = ", ".join(f"{word}: {_shown(over, each)}" for word, each in amounts)
+            text = ", ".join(f"{word}: {_shown(over, each, limits)}" for word, each in amounts)
             raise refuse(request, f"exceeded quota: {name}, {text}")
 
     def _delta(self, request: AdmissionRequest, names: list[str], obj: Object) -> Usage:
@@ -129,12 +130,10 @@ def _stored(resource: Resource) -> Resource:
     return builtin(resource.kind, resource.storage_group if resource.storage_version else resource.group)
 
 
-def _shown(names: list[str], amounts: Usage) -> str:
-    return ",".join(f"{name}={_canonical(amounts[name])}" for name in names)
+def _shown(names: list[str], amounts: Usage, limits: dict[str, str]) -> str:
+    return ",".join(f"{name}={quantity.format_quantity(amounts[name], _notation(limits[name]))}" for name in names)
 
 
-def _canonical(amount: Decimal) -> str:
-    milli = amount * 1000
-    if amount == amount.to_integral_value():
-        return quantity.canonical(str(int(amount)))
-    return quantity.canonical(f"{int(milli)}m")
+def _notation(limit: str) -> str:
+    """Amounts are printed as their limit is written, as in the quota's status: Mi where that says Mi."""
+    return "BinarySI" if str(limit).endswith("i") else "DecimalSI"
