@@ -106,12 +106,23 @@ class Catalog:
 
     _by_plural: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
     _by_kind: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
+    _hidden: dict[tuple[str, str, str], Resource] = field(default_factory=dict)
 
     def add(self, resource: Resource) -> None:
         self._by_plural[resource.group, resource.version, resource.plural] = resource
         self._by_kind[resource.group, resource.version, resource.kind] = resource
 
+    def hide(self, resource: Resource) -> None:
+        """A version that objects are stored in, but that is not served."""
+        self._hidden[resource.group, resource.version, resource.plural] = resource
+
+    def stored(self, group: str, version: str, plural: str) -> Resource | None:
+        """The row of a version that objects are stored in, served or not."""
+        key = (group, version, plural)
+        return self._by_plural.get(key) or self._hidden.get(key)
+
     def remove(self, resource: Resource) -> None:
+        self._hidden.pop((resource.group, resource.version, resource.plural), None)
         self._by_plural.pop((resource.group, resource.version, resource.plural), None)
         self._by_kind.pop((resource.group, resource.version, resource.kind), None)
 

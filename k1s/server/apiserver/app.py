@@ -283,7 +283,7 @@ class ApiServer:
             resource.group,
         ):
             return resource
-        found = self.catalog.by_plural(resource.storage_group, resource.storage_version, resource.storage_plural)
+        found = self.catalog.stored(resource.storage_group, resource.storage_version, resource.storage_plural)
         return found if found is not None else resource
 
     def is_stored(self, resource: Resource) -> bool:

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from k1s.api.catalog import ALL_VERBS, Resource, Subresource, builtin
 from k1s.api.cel.program import CompileError
-from k1s.api.clone import clone
 from k1s.api.defaults.custom import apply_schema_defaults
 from k1s.api.errors import ApiError, FieldError
 from k1s.api.printers.custom import custom_printer
 from k1s.api.schema import forget_custom, register_custom, structural
 from k1s.api.table import forget_printer, register_printer
-from k1s.api.validation.custom_resource import validate_schema
+from k1s.api.validation.correlation import MISSING
+from k1s.api.validation.custom_lists import has_lists, validate_lists
+from k1s.api.validation.custom_meta import embedded_faults, has_embedded, scale_faults
+from k1s.api.validation.custom_resource import validate_schema, validate_value
 from k1s.api.validation.custom_rules import blocked, validate_rules
 from k1s.api.validation.rule_tree import RuleNode, compile_rules
 from k1s.base.clock import rfc3339
+from k1s.server.apiserver.crd_status import Taken, named, names_taken, settled, terminating
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object, finished
 from k1s.server.apiserver.entries import Entry
 from k1s.server.apiserver.group_order import version_key
@@ -56,6 +59,8 @@ class CustomResources:
         self._versions: dict[_Key, Object] = {}
         # The CEL rules of versions that have any; a text says why they cannot be compiled, which refuses every object.
         self._rules: dict[_Key, RuleNode | str] = {}
+        # What objects of a version have to be searched for, beyond their schema.
+        self._special: dict[_Key, str] = {}
         self._filled: set[str] = set()
         self._conflicts: dict[str, str] = {}
         self._dirty: dict[str, None] = {}
@@ -90,16 +95,33 @@ class CustomResources:
     def default(self, resource: Resource, obj: Object) -> None:
         apply_schema_defaults(obj, self._schema(resource))
 
-    def faults(self, resource: Resource, obj: Object, old: Object | None = None) -> list[FieldError]:
-        """What schema and rules say of an object that is created or replaces `old`."""
-        faults = validate_schema(obj, self._schema(resource), old)
-        rules = self._rules.get((resource.group, resource.version, resource.plural))
+    def faults(
+        self,
+        resource: Resource,
+        obj: Object,
+        old: Object | None = None,
+        *,
+        status: bool = False,
+        warnings: list[str] | None = None,
+    ) -> list[FieldError]:
+        """What schema and rules say of an object that is created or replaces `old`. `status`: only its status changes."""
+        schema, key = self._schema(resource), (resource.group, resource.version, resource.plural)
+        faults = _status_faults(obj, old, schema) if status else validate_schema(obj, schema, old)
+        scale = (self.version(resource).get("subresources") or {}).get("scale")
+        if scale is not None:
+            faults += scale_faults(obj, scale, spec=not status)
+        special = self._special.get(key, "")
+        if "embedded" in special and not status:
+            faults += embedded_faults(obj, schema)
+        if "lists" in special:
+            faults += validate_lists(obj, schema, old)
+        rules = self._rules.get(key)
         if rules is None:
             return faults
         if isinstance(rules, str):
             return [*faults, FieldError("InternalError", "<nil>", f"rule compile error: {rules}")]
         unchecked = blocked(faults)
-        return [*faults, unchecked] if unchecked is not None else faults + validate_rules(rules, obj, old)
+        return [*faults, unchecked] if unchecked is not None else faults + validate_rules(rules, obj, old, warnings=warnings)
 
     def _schema(self, resource: Resource) -> Object:
         found: Object = (self.version(resource).get("schema") or {}).get("openAPIV3Schema") or {}
@@ -121,8 +143,11 @@ class CustomResources:
         if new is None:
             assert old is not None
             self._unregister(old["metadata"]["name"])
+            self._reconsider(old["spec"].get("group") or "")
             return
         name = new["metadata"]["name"]
+        if old is not None and old["spec"].get("names") != new["spec"].get("names"):
+            self._reconsider(new["spec"].get("group") or "")
         if self._specs.get(name) != new.get("spec"):
             conflict = self._conflict(new)
             if conflict and name not in self._rows:
@@ -137,12 +162,25 @@ class CustomResources:
         self._mark(name)
 
     def _conflict(self, crd: Object) -> str:
-        spec = crd["spec"]
-        names = spec["names"]
+        """Why it cannot be served yet: names that others have. Those it has itself it keeps."""
+        spec, names = crd["spec"], crd["spec"]["names"]
+        mine = {row.version for row in self._rows.get(crd["metadata"]["name"], ())}
         for other in self._server.catalog:
-            if other.group == spec["group"] and (other.plural == names["plural"]) != (other.kind == names["kind"]):
-                return f'"{names["kind"]}" or "{names["plural"]}" is already in use'
-        return ""
+            same = (other.plural, other.kind) == (names["plural"], names["kind"])
+            if other.group == spec["group"] and not other.custom and same and other.version not in mine:
+                return f'"{names["plural"]}" is already in use'
+        return named(crd, self._taken(crd))[2]
+
+    def _taken(self, crd: Object) -> Taken:
+        definitions = (entry.obj() for entry in self._server.hub.cache(self._crd).entries())
+        return names_taken(definitions, crd["spec"]["group"], crd["metadata"]["name"])
+
+    def _reconsider(self, group: str) -> None:
+        """Names were given back: who waits for them may have them now."""
+        for entry in list(self._server.hub.cache(self._crd).entries()):
+            crd = entry.obj()
+            if crd["spec"].get("group") == group and crd["metadata"]["name"] in self._conflicts:
+                self._changed(None, crd)
 
     def _register(self, name: str, spec: Object) -> None:
         server = self._server
@@ -162,6 +200,11 @@ class CustomResources:
                 register_printer(row, custom_printer(version.get("additionalPrinterColumns")))
             except ValueError as error:
                 log.warning("definition %s: columns of %s left out: %s", name, row.version, error)
+            if not version.get("served"):
+                server.catalog.remove(row)
+                server.catalog.hide(row)
+                server.openapi.forget_type(row)
+                continue
             server.catalog.add(row)
             server.openapi.custom_type(row, raw or {})
         stored = next((row for row in rows if row.version == row.storage_version), None)
@@ -174,6 +217,7 @@ class CustomResources:
     def _compile(self, name: str, row: Resource, schema: Object) -> None:
         key = (row.group, row.version, row.plural)
         self._rules.pop(key, None)
+        self._special[key] = ("embedded " if has_embedded(schema) else "") + ("lists" if has_lists(schema) else "")
         try:
             rules = compile_rules(schema)
         except CompileError as error:
@@ -191,6 +235,7 @@ class CustomResources:
         server.openapi.forget_type(row)
         self._versions.pop((row.group, row.version, row.plural), None)
         self._rules.pop((row.group, row.version, row.plural), None)
+        self._special.pop((row.group, row.version, row.plural), None)
 
     def _unregister(self, name: str) -> None:
         rows = self._rows.pop(name, ())
@@ -220,11 +265,20 @@ class CustomResources:
             await self._clean(name)
             return
         now = rfc3339(self._server.clock.now())
-        conflict = self._conflicts.get(name, "")
 
         async def change(current: Entry) -> Object:
             crd = current.fresh()
-            _set_status(crd, conflict, now)
+            settled(crd, self._taken(crd), now)
+            return crd
+
+        await self._server.objects.guaranteed_update(self._crd, "", name, change, _ORIGIN)
+
+    async def _terminate(self, name: str) -> None:
+        now = rfc3339(self._server.clock.now())
+
+        async def change(current: Entry) -> Object:
+            crd = current.fresh()
+            terminating(crd, now, done=False)
             return crd
 
         await self._server.objects.guaranteed_update(self._crd, "", name, change, _ORIGIN)
@@ -235,6 +289,7 @@ class CustomResources:
         rows = self._rows.get(name)
         if rows:
             stored = server.stored(rows[0])
+            await self._terminate(name)
             for entry in server.hub.cache(stored).entries():
                 try:
                     await delete_object(server, stored, entry.namespace, entry.name, DeleteOptions(), _ORIGIN)
@@ -244,8 +299,11 @@ class CustomResources:
             if len(server.hub.cache(stored)):
                 return  # finalizers hold some; the last one to go wakes us
 
+        now = rfc3339(server.clock.now())
+
         async def change(current: Entry) -> Object:
             crd = current.fresh()
+            terminating(crd, now, done=True)
             crd["metadata"]["finalizers"] = [f for f in crd["metadata"].get("finalizers") or [] if f != CLEANUP]
             return crd
 
@@ -297,26 +355,9 @@ def _deprecation(spec: Object, version: Object) -> str:
     return f"{text}; use {group}/{better[0]} {kind}" if better else text
 
 
-def _set_status(crd: Object, conflict: str, now: str) -> None:
-    status = crd.setdefault("status", {})
-    spec = crd["spec"]
-    if conflict:
-        _condition(status, "NamesAccepted", "False", "NamesConflict", conflict, now)
-        _condition(status, "Established", "False", "NotAccepted", "not all names are accepted", now)
-        return
-    _condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now)
-    _condition(status, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted", now)
-    status["acceptedNames"] = clone(spec["names"])
-    stored = list(status.get("storedVersions") or [])
-    for version in spec["versions"]:
-        if version.get("storage") and version["name"] not in stored:
-            stored.append(version["name"])
-    status["storedVersions"] = stored
-
-
-def _condition(status: Object, type_: str, value: str, reason: str, message: str, now: str) -> None:
-    conditions = [c for c in status.get("conditions") or [] if c.get("type") != type_]
-    old = next((c for c in status.get("conditions") or [] if c.get("type") == type_), None)
-    since = old["lastTransitionTime"] if old is not None and old.get("status") == value else now
-    new = {"type": type_, "status": value, "lastTransitionTime": since, "reason": reason, "message": message}
-    status["conditions"] = [*conditions, new] if old is None else [new if c is old else c for c in status["conditions"]]
+def _status_faults(obj: Object, old: Object | None, schema: Object) -> list[FieldError]:
+    """The status has a schema of its own: what upstream says of it begins there."""
+    inner = (schema.get("properties") or {}).get("status")
+    if inner is None or "status" not in obj:
+        return []
+    return validate_value(obj["status"], inner, (old or {}).get("status", MISSING), at="status")

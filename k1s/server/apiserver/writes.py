@@ -281,7 +281,8 @@ def _update_errors(call: Call, obj: Object, old: Object) -> list[FieldError]:
     else:
         errors = validate_update(call.stored, obj, old, call.resource)
     if call.stored.custom:
-        errors += call.server.custom.faults(call.stored, obj, old)
+        status = call.info.subresource == "status"
+        errors += call.server.custom.faults(call.stored, obj, old, status=status, warnings=call.warnings)
     return errors
 
 
