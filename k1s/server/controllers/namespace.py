@@ -8,7 +8,7 @@ Source: upstream pkg/controller/namespace/deletion.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from k1s.api import meta
 from k1s.api.catalog import Resource, builtin
@@ -18,11 +18,14 @@ from k1s.client.controller import KeysOf
 from k1s.client.interface import Object
 from k1s.server.controllers.everything import EveryResource, stored
 from k1s.server.controllers.reconciler import Context, same
+from k1s.server.controllers.remote_resources import remote_rows
 
-NAMESPACE, POD = builtin("Namespace"), builtin("Pod")
+NAMESPACE, POD, API_SERVICE = builtin("Namespace"), builtin("Pod"), builtin("APIService")
 FINALIZER = "kubernetes"
 # What is left goes when its own finalizers or grace periods end, which wakes us; this is only the safety net.
 CHECK_SECONDS = 60.0
+# Nothing tells when objects of another API server have gone.
+REMOTE_SECONDS = 5.0
 
 
 class NamespaceController(EveryResource):
@@ -31,7 +34,7 @@ class NamespaceController(EveryResource):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.namespaces, self.pods = self.cache(NAMESPACE), self.cache(POD)
+        self.namespaces, self.pods, self.services = self.cache(NAMESPACE), self.cache(POD), self.cache(API_SERVICE)
 
     def wants(self, resource: Resource) -> bool:
         return resource.namespaced or resource == NAMESPACE
@@ -56,13 +59,17 @@ class NamespaceController(EveryResource):
         if FINALIZER not in finalizers:
             return None
         failures = await self._delete_content(key)
-        left = self._seen(key)
-        conditions = plan_conditions(namespace, left, failures, self.stamp())
+        remote, silent = await remote_rows(self.client, self.services.list())
+        elsewhere = await self._delete_remote(key, remote, failures)
+        left = [*self._seen(key), *elsewhere]
+        conditions = plan_conditions(namespace, left, failures, self.stamp(), silent)
         status = {**(namespace.get("status") or {}), "phase": "Terminating", "conditions": conditions}
         if not same(status, namespace.get("status")):
             namespace = await self.client.update(NAMESPACE, {**namespace, "status": status}, subresource="status")
-        if failures:
-            raise ApiError(500, "InternalError", "; ".join(failures))
+        if failures or silent:
+            raise ApiError(500, "InternalError", "; ".join((*failures, *silent)))
+        if elsewhere:
+            return REMOTE_SECONDS
         if left or not await self._is_empty(key):
             return CHECK_SECONDS
         spec = {**(namespace.get("spec") or {}), "finalizers": [f for f in finalizers if f != FINALIZER]}
@@ -96,6 +103,19 @@ class NamespaceController(EveryResource):
                 failures.append(f"{resource.qualified}: {error}")
         return failures
 
+    async def _delete_remote(self, namespace: str, rows: list[Resource], failures: list[str]) -> list[Object]:
+        """Ask extension servers for the deletion of what they have inside; what is left there (pods go first here, too)."""
+        left: list[Object] = []
+        for resource in [] if self.pods.list(namespace) else rows:
+            try:
+                for obj in await self.client.list(resource, namespace):
+                    if not meta.is_deleting(obj):
+                        await self._delete(resource, obj)
+                left += await self.client.list(resource, namespace)
+            except ApiError as error:
+                failures.append(f"{resource.qualified}: {error}")
+        return left
+
     async def _is_empty(self, namespace: str) -> bool:
         for resource in [r for r in stored(self.catalog) if r.namespaced]:
             if await self.client.list(resource, namespace):
@@ -110,18 +130,26 @@ class NamespaceController(EveryResource):
                 raise
 
 
-def plan_conditions(namespace: Object, left: list[Object], failures: list[str], stamp: str) -> list[Object]:
-    """The five conditions of a terminating namespace, upstream's words."""
+def plan_conditions(
+    namespace: Object, left: list[Object], failures: list[str], stamp: str, silent: Sequence[str] = ()
+) -> list[Object]:
+    """The five conditions of a terminating namespace, upstream's words. `silent`: APIs that could not be asked."""
+    start = f"Discovery failed for some groups, {len(silent)} failing: unable to retrieve the complete list of server APIs: "
     kinds = Counter(_qualified(obj) for obj in left)
     held = Counter(f for obj in left for f in meta.finalizers(obj))
     remaining = ", ".join(f"{kind} has {count} resource instances" for kind, count in sorted(kinds.items()))
     holding = ", ".join(f"{finalizer} in {count} resource instances" for finalizer, count in sorted(held.items()))
     rows = (
-        ("NamespaceDeletionDiscoveryFailure", "", "ResourcesDiscovered", "All resources successfully discovered"),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            start + ", ".join(silent) if silent else "",
+            "DiscoveryFailed" if silent else "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
         ("NamespaceDeletionGroupVersionParsingFailure", "", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
         (
             "NamespaceDeletionContentFailure",
-            "Failed to delete all resource types, 1 remaining: " + "; ".join(failures) if failures else "",
+            f"Failed to delete all resource types, {len(failures)} remaining: " + "; ".join(failures) if failures else "",
             "ContentDeletionFailed" if failures else "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),

@@ -61,3 +61,19 @@ async def test_a_failure_is_told_and_tried_again() -> None:
         bench.api.fail = lambda *a: None
         await bench.settle(60)
         assert bench.api.objects("Namespace") == []
+
+
+async def test_an_api_that_cannot_be_asked_is_named_and_the_rest_goes() -> None:
+    async with Bench(NamespaceController) as bench:
+        add(bench)
+        spec = {"group": "x.io", "version": "v1", "service": {"namespace": "other", "name": "x"}}
+        bench.api.add("APIService", metadata={"name": "v1.x.io"}, spec=spec)
+        await bench.api.delete(builtin("Namespace"), "n")
+        await bench.settle()
+        found = condition(bench, "NamespaceDeletionDiscoveryFailure")
+        assert (found["status"], found["reason"]) == ("True", "DiscoveryFailed")
+        assert found["message"] == (
+            "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
+            "x.io/v1: stale GroupVersion discovery: x.io/v1"
+        )
+        assert bench.api.objects("ConfigMap") == [] and len(bench.api.objects("Namespace")) == 1
