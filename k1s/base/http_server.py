@@ -248,14 +248,17 @@ async def _send(wire: web.BaseRequest, answer: Answer) -> Any:
 
 
 def _head(status: int, content_type: str, headers: list[tuple[str, str]], keep_alive: bool, framing: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}", framing]
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
+    if framing:
+        lines.append(framing)
     if content_type:
         lines.append(f"Content-Type: {content_type}")
-    lines += [f"{name}: {value}" for name, value in headers]
+    for name, value in headers:
+        lines.append(f"{name}: {value}")
     if not keep_alive:
         lines.append("Connection: close")
-    text = "\r\n".join(line for line in lines if line)
-    if text.count("\n") != sum(1 for line in lines if line) - 1:
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1:
         raise ValueError("a header holds a line break")
     return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
 
