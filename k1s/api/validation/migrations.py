@@ -5,10 +5,15 @@ Called by: table.py. Never does: migrate (a controller does).
 
 from __future__ import annotations
 
+import re
+
+from k1s.api import names
 from k1s.api.errors import invalid_value, required
 from k1s.api.meta import Object
 from k1s.api.validation.conditions import conditions, is_true
-from k1s.api.validation.rules import IMMUTABLE, Errors, non_negative
+from k1s.api.validation.rules import IMMUTABLE, Errors, immutable
+
+_WELL_FORMED = re.compile("[1-9][0-9]*")
 
 
 def _resource(obj: Object) -> Object:
@@ -16,28 +21,27 @@ def _resource(obj: Object) -> Object:
 
 
 def migration(errs: Errors, obj: Object) -> None:
-    if not _resource(obj).get("resource"):
-        errs.append(required("spec.resource.resource", "resource is required"))
+    """As for the group and the resource of an APIService."""
+    group, resource = _resource(obj).get("group") or "", _resource(obj).get("resource") or ""
+    if not resource:
+        errs.append(required("spec.resource.resource", "resource is required to be set"))
+    elif faults := names.dns1035_label(resource):
+        errs.append(invalid_value("spec.resource.resource", resource, ",".join(faults)))
+    if group and (faults := names.dns1123_subdomain(group)):
+        errs.append(invalid_value("spec.resource.group", group, ",".join(faults)))
 
 
 def migration_update(errs: Errors, obj: Object, old: Object) -> None:
     migration(errs, obj)
-    for key in ("group", "resource"):
-        new = _resource(obj).get(key) or ""
-        if new != (_resource(old).get(key) or ""):
-            errs.append(invalid_value(key, new, IMMUTABLE))
+    immutable(errs, "spec", obj.get("spec"), old.get("spec"))
 
 
 def migration_status(errs: Errors, obj: Object, old: Object) -> None:
     status = obj.get("status") or {}
     at, found = "status.conditions", status.get("conditions") or []
     version, before = status.get("resourceVersion") or "", (old.get("status") or {}).get("resourceVersion") or ""
-    if version:
-        try:
-            non_negative(errs, "status.resourceVersion", int(version))
-        except ValueError:
-            text = f'failed to parse resource version "{version}": strconv.ParseInt: parsing "{version}": invalid syntax'
-            errs.append(invalid_value("status.resourceVersion", version, text))
+    if version and not _WELL_FORMED.fullmatch(version):
+        errs.append(invalid_value("status.resourceVersion", version, f"resource version is not well formed: {version}"))
     conditions(errs, at, found)
     if before and before != version:
         errs.append(invalid_value("status.resourceVersion", version, IMMUTABLE))
