@@ -106,6 +106,11 @@ async def test_bad_configurations(api: Api, body: Any, status: int, text: str) -
         await api("POST", CMS, config_map("a"))
 
 
+async def test_yaml_in_braces(api: Api) -> None:
+    made = await apply(api, f"{CMS}/a", b"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {b: c}}")
+    assert made.status == 201 and made.json["data"] == {"b": "c"}
+
+
 async def test_a_name_may_be_left_to_the_url_only_on_update(api: Api) -> None:
     body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
     await api.ok("POST", CMS, config_map("a"))

@@ -89,15 +89,8 @@ async def read_applied(body: bytes) -> tuple[Object, list[str]]:
 
 def decode_applied(body: bytes) -> tuple[Object, list[str]]:
     """The configuration, and complaints about keys that stand twice, by line. Raises ApiError 400."""
-    complaints: list[str] = []
     try:
-        if body.lstrip()[:1] == b"{":
-            value, twice = decode_json(body)
-            # Upstream reads JSON as the YAML it is, and counts lines.
-            complaints = load_yaml_strictly(body)[1] if twice else []
-        else:
-            value, complaints = load_yaml_strictly(body)
-            check_depth(value)
+        value, complaints = _loaded(body)
     except ApiError as error:
         raise bad_request(f"error encoding patch: {error.message.rpartition('json parse error: ')[2]}") from None
     except ValueError as error:
@@ -108,6 +101,24 @@ def decode_applied(body: bytes) -> tuple[Object, list[str]]:
             f"json: cannot unmarshal {go_kind(value)} into Go value of type map[string]interface {{}}"
         )
     return value, complaints
+
+
+def _loaded(body: bytes) -> tuple[Any, list[str]]:
+    """JSON by the fast way; what only begins like it is YAML in braces: {a: b}."""
+    if body.lstrip()[:1] != b"{":
+        value, complaints = load_yaml_strictly(body)
+        check_depth(value)
+        return value, complaints
+    try:
+        value, twice = decode_json(body)
+    except ApiError:
+        if len(body) > _LONG:
+            raise
+        value, complaints = load_yaml_strictly(body)
+        check_depth(value)
+        return value, complaints
+    # Upstream reads JSON as the YAML it is, and counts lines.
+    return value, load_yaml_strictly(body)[1] if twice else []
 
 
 def check_applied_kind(applied: Object, api_version: str, kind: str) -> None:
