@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 # Upstream's flags that are heard, whoever hears them.
 KNOWN = frozenset(
     {
+        "admission-control-config-file",
         "anonymous-auth",
         "api-audiences",
         "authentication-config",
@@ -24,6 +25,8 @@ KNOWN = frozenset(
         "authorization-webhook-cache-unauthorized-ttl",
         "authorization-webhook-config-file",
         "authorization-webhook-version",
+        "disable-admission-plugins",
+        "enable-admission-plugins",
         "oidc-ca-file",
         "oidc-client-id",
         "oidc-groups-claim",

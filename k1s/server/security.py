@@ -14,6 +14,7 @@ from k1s.base.clock import Clock
 from k1s.base.http import Answer, Handler, Request
 from k1s.client.interface import Client, InformerFactory
 from k1s.server import identity
+from k1s.server.apiserver.admission import settings as admission_settings
 from k1s.server.apiserver.admission.chain import AdmissionChain, build
 from k1s.server.apiserver.admission.webhooks.steps import Convert, convert_builtin
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
@@ -63,6 +64,8 @@ class Security:
         self.issuer, self._former = issuers[0], issuers[1:]
         self._keys = identity.token_keys(args, service_account_keys)
         self._static = identity.static_tokens(args)
+        plugins = (args.all("enable-admission-plugins"), args.all("disable-admission-plugins"))
+        self._admission_settings = admission_settings.read(*plugins, args.one("admission-control-config-file"))
         self._authentication = identity.authentication(args, issuers, clock)
         self._authorization = identity.authorization(args, clock)
         identity.check_webhooks(args, self._authorization(), clock)
@@ -108,7 +111,7 @@ class Security:
         self._modes = identity.Modes(self.authorizer, self._authorization, outgoing, self._clock)
         self._reviews = ReviewHandler(self.authenticator, self.authorizer)
         self._token = TokenHandler(self.tokens, informers)
-        self.admission = build(client, informers, self.authorizer, catalog, convert, connect)
+        self.admission = build(client, informers, self.authorizer, catalog, convert, connect, self._admission_settings)
         return self.admission
 
     def secret_tokens(self, client: Client, informers: InformerFactory, *, ca: bytes) -> SecretTokens:

@@ -24,6 +24,7 @@ from k1s.server.apiserver.admission.rbac_escalation import RbacEscalation
 from k1s.server.apiserver.admission.resource_quota import ResourceQuota
 from k1s.server.apiserver.admission.runtime_class import RuntimeClass
 from k1s.server.apiserver.admission.service_account import ServiceAccount
+from k1s.server.apiserver.admission.settings import AdmissionSettings
 from k1s.server.apiserver.admission.step import Step
 from k1s.server.apiserver.admission.storage_in_use import StorageObjectInUseProtection
 from k1s.server.apiserver.admission.taint_nodes import TaintNodesByCondition
@@ -76,21 +77,24 @@ def build(
     catalog: Catalog | None = None,
     convert: Convert = convert_builtin,
     connect: Connect = direct,
+    settings: AdmissionSettings | None = None,
 ) -> AdmissionChain:
     """The chain of every k1s server. `catalog`: what it serves, custom resources included; `convert` knows these, too.
 
-    `connect`: how webhooks are reached (Dialer.connect).
+    `connect`: how webhooks are reached (Dialer.connect). `settings`: what flags switch off or configure.
     """
     catalog = catalog if catalog is not None else builtin_catalog()
+    settings = settings if settings is not None else AdmissionSettings()
     caller = Caller(informers, connect)
     return AdmissionChain(
-        (
+        step
+        for step in (
             NamespaceLifecycle(client, informers),
             LimitRanger(informers),
             ServiceAccount(client, informers),
             NodeRestriction(informers),
             TaintNodesByCondition(),
-            PodSecurity(informers),
+            PodSecurity(informers, settings.pod_security),
             Priority(informers),
             DefaultTolerationSeconds(),
             DefaultStorageClass(informers),
@@ -107,7 +111,17 @@ def build(
             ValidatingWebhooks(informers, catalog, caller, authorizer, convert),
             ResourceQuota(informers),
         )
+        if _NAMES.get(type(step).__name__, type(step).__name__) not in settings.disabled
     )
+
+
+# Upstream's names of the plugins whose classes are called otherwise.
+_NAMES = {
+    "MutatingPolicies": "MutatingAdmissionPolicy",
+    "MutatingWebhooks": "MutatingAdmissionWebhook",
+    "ValidatingPolicies": "ValidatingAdmissionPolicy",
+    "ValidatingWebhooks": "ValidatingAdmissionWebhook",
+}
 
 
 def _sees(step: Step, request: AdmissionRequest) -> bool:

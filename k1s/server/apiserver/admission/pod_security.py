@@ -8,19 +8,17 @@ Owns: PodSecurity: which level applies, refusal, warnings. Called by: admission/
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from k1s.api.catalog import builtin
 from k1s.api.errors import FieldError, invalid, invalid_value
 from k1s.client.interface import InformerFactory, Object
 from k1s.server.apiserver.admission.pod_security_checks import violations
+from k1s.server.apiserver.admission.settings import LEVELS, MODES, VERSION, PodSecuritySettings
 from k1s.server.apiserver.admission.step import Step, refuse, subresource
 from k1s.server.apiserver.attributes import AdmissionRequest
 
 _PREFIX = "pod-security.kubernetes.io/"
-_VERSION = re.compile(r"latest|v1\.(0|[1-9][0-9]{0,5})")
-_LEVELS = ("privileged", "baseline", "restricted")
 # Where a kind keeps its pod template.
 _TEMPLATES: dict[str, tuple[str, ...]] = {
     "podtemplates": ("template",),
@@ -38,7 +36,8 @@ class PodSecurity(Step):
     resources = frozenset({"pods", "namespaces", *_TEMPLATES})
     operations = frozenset({"CREATE", "UPDATE"})
 
-    def __init__(self, informers: InformerFactory) -> None:
+    def __init__(self, informers: InformerFactory, settings: PodSecuritySettings | None = None) -> None:
+        self._settings = settings if settings is not None else PodSecuritySettings()
         self._namespaces = informers.informer(builtin("Namespace"))
         self._pods = informers.informer(builtin("Pod"))
 
@@ -49,18 +48,35 @@ class PodSecurity(Step):
         if request.resource.plural == "namespaces":
             self._namespace(request, obj)
             return
+        settings = self._settings
+        if request.namespace in settings.namespaces or request.user.name in settings.usernames:
+            request.annotations[f"{_PREFIX}exempt"] = "namespace" if request.namespace in settings.namespaces else "user"
+            return
         labels = ((self._namespaces.get(request.namespace) or {}).get("metadata") or {}).get("labels") or {}
-        levels = {mode: _level(labels, mode) for mode in ("enforce", "audit", "warn")}
+        levels = {mode: self._level(labels, mode) for mode in MODES}
         if all(level == "privileged" for level, _ in levels.values()):
             return
         if request.resource.plural == "pods":
-            self._pod(request, obj, levels)
+            if not self._exempt_class(request, obj):
+                self._pod(request, obj, levels)
         elif not subresource(request):
             template: Any = obj
             for key in _TEMPLATES[request.resource.qualified]:
                 template = (template or {}).get(key)
-            if template:
+            if template and not self._exempt_class(request, template):
                 self._note(request, template, levels)
+
+    def _exempt_class(self, request: AdmissionRequest, pod: Object) -> bool:
+        exempt = (pod.get("spec") or {}).get("runtimeClassName") in self._settings.runtime_classes
+        if exempt:
+            request.annotations[f"{_PREFIX}exempt"] = "runtimeClass"
+        return exempt
+
+    def _level(self, labels: dict[str, str], mode: str) -> tuple[str, str]:
+        level, version = self._settings.defaults[mode]
+        level, version = labels.get(_PREFIX + mode, level), labels.get(f"{_PREFIX}{mode}-version", version)
+        # A label that could not be read (written before it was checked) must not open the door.
+        return level if level in LEVELS else "restricted", version if VERSION.fullmatch(version) else "latest"
 
     def _pod(self, request: AdmissionRequest, pod: Object, levels: dict[str, tuple[str, str]]) -> None:
         if subresource(request) not in ("", "ephemeralcontainers") or (
@@ -93,10 +109,12 @@ class PodSecurity(Step):
         errors = _label_errors(labels)
         if errors and (request.old is None or errors != _label_errors(before)):
             raise invalid("Namespace", "", request.name, errors)
-        (level, version), was = _level(labels, "enforce"), _level(before, "enforce")
+        (level, version), was = self._level(labels, "enforce"), self._level(before, "enforce")
         if request.old is None or subresource(request) or level == "privileged" or (level, version) == was:
             return
-        if version == was[1] and _LEVELS.index(level) <= _LEVELS.index(was[0]):
+        if request.name in self._settings.namespaces:
+            return
+        if version == was[1] and LEVELS.index(level) <= LEVELS.index(was[0]):
             return
         offenders: dict[str, list[str]] = {}
         for pod in self._pods.list(request.name):
@@ -115,23 +133,15 @@ class PodSecurity(Step):
 
 def _label_errors(labels: dict[str, str]) -> list[FieldError]:
     errors = []
-    for mode in ("enforce", "audit", "warn"):
+    for mode in MODES:
         level, version = labels.get(_PREFIX + mode), labels.get(f"{_PREFIX}{mode}-version")
-        if level is not None and level not in _LEVELS:
+        if level is not None and level not in LEVELS:
             path = f"metadata.labels[{_PREFIX}{mode}]"
             errors.append(invalid_value(path, level, "must be one of privileged, baseline, restricted"))
-        if version is not None and not _VERSION.fullmatch(version):
+        if version is not None and not VERSION.fullmatch(version):
             path = f"metadata.labels[{_PREFIX}{mode}-version]"
             errors.append(invalid_value(path, version, 'must be "latest" or "v1.x"'))
     return errors
-
-
-def _level(labels: dict[str, str], mode: str) -> tuple[str, str]:
-    level = labels.get(_PREFIX + mode, "privileged")
-    # A label that could not be read (written before it was checked) must not open the door.
-    level = level if level in _LEVELS else "restricted"
-    version = labels.get(f"{_PREFIX}{mode}-version", "latest")
-    return level, version if _VERSION.fullmatch(version) else "latest"
 
 
 def _significant(request: AdmissionRequest) -> bool:
