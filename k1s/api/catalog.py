@@ -48,6 +48,8 @@ class Resource:
     custom: bool = False
     # Further fields that a field selector may name (a definition's selectableFields).
     selectable: tuple[str, ...] = ()
+    # The kind of its lists, where it is not the kind's name and List.
+    list_name: str = ""
     # What every request for this version is warned of.
     deprecation: str = ""
 
@@ -57,7 +59,7 @@ class Resource:
 
     @property
     def list_kind(self) -> str:
-        return f"{self.kind}List"
+        return self.list_name or f"{self.kind}List"
 
     @property
     def singular_name(self) -> str:

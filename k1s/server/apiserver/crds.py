@@ -335,6 +335,7 @@ def _rows(spec: Object) -> Iterable[Resource]:
             categories=tuple(names.get("categories") or ()),
             subresources=tuple(subs),
             singular=names.get("singular") or "",
+            list_name=names.get("listKind") or "",
             storage_group=spec["group"],
             storage_version=storage,
             storage_plural=names["plural"],

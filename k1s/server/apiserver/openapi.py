@@ -20,25 +20,12 @@ from k1s.api.catalog import Catalog, Resource
 from k1s.api.errors import path_not_found
 from k1s.base.http import Request, Response
 from k1s.server.apiserver.negotiation import takes_gzip
+from k1s.server.apiserver.openapi_custom import V2, V3, custom_definitions, definition_name
 from k1s.server.apiserver.openapi_protobuf import MEDIA_TYPE, asked_for, encode_document
 from k1s.version import GIT_VERSION
 
 Object = dict[str, Any]
 
-# The words of every kind's own fields, for custom kinds too.
-_MORE = "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
-_API_VERSION = (
-    "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas "
-    f"to the latest internal value, and may reject unrecognized values. {_MORE}#resources"
-)
-_KIND = (
-    "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint "
-    f"the client submits requests to. Cannot be updated. In CamelCase. {_MORE}#types-kinds"
-)
-_METADATA = f"Standard object's metadata. {_MORE}#metadata"
-
-_V3 = "#/components/schemas/"
-_V2 = "#/definitions/"
 _V2_PROTOBUF = "v2 as protobuf"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
@@ -52,8 +39,8 @@ class OpenApi:
         self._documents: dict[str, bytes] = {}
         # Counts changes, so that a document that was being made during one is not kept.
         self._changes = 0
-        # Custom types: definition name -> OpenAPI v3 schema, for the group and version in the key.
-        self.custom: dict[tuple[str, str], dict[str, Object]] = {}
+        # Custom types: definition name -> resource and openAPIV3Schema, for the group and version in the key.
+        self.custom: dict[tuple[str, str], dict[str, tuple[Resource, Object]]] = {}
         # Of other servers, gzipped: the v3 document, and paths and definitions for v2; empty where one has none.
         self._remote: dict[tuple[str, str], tuple[bytes, bytes]] = {}
 
@@ -69,20 +56,11 @@ class OpenApi:
 
     def custom_type(self, resource: Resource, schema: Object) -> None:
         """The schema of a custom resource in one version, as its definition has it."""
-        gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-        properties = {
-            "apiVersion": {"type": "string", "description": _API_VERSION},
-            "kind": {"type": "string", "description": _KIND},
-            "metadata": {"allOf": [{"$ref": _V3 + definitions.OBJECT_META}], "description": _METADATA},
-        }
-        full = {**schema, "properties": {**(schema.get("properties") or {}), **properties}}
-        full.setdefault("type", "object")
-        full["x-kubernetes-group-version-kind"] = [gvk]
-        self.custom.setdefault((resource.group, resource.version), {})[_custom_name(resource)] = full
+        self.custom.setdefault((resource.group, resource.version), {})[definition_name(resource)] = (resource, schema)
         self.invalidate(resource.group, resource.version)
 
     def forget_type(self, resource: Resource) -> None:
-        self.custom.get((resource.group, resource.version), {}).pop(_custom_name(resource), None)
+        self.custom.get((resource.group, resource.version), {}).pop(definition_name(resource), None)
         self.invalidate(resource.group, resource.version)
 
     def invalidate(self, group: str = "", version: str = "") -> None:
@@ -156,8 +134,9 @@ class OpenApi:
         for resource in resources:
             roots.update(_roots(resource))
             paths.update(_paths(resource, v3=True))
-        schemas = _closure(roots, _V3)
-        schemas.update(self.custom.get((group, version), {}))
+        schemas = _closure(roots, V3)
+        for resource, schema in list(self.custom.get((group, version), {}).values()):
+            schemas.update(custom_definitions(resource, schema, v2=False))
         return {
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": GIT_VERSION},
@@ -171,9 +150,10 @@ class OpenApi:
         for resource in self._catalog:
             roots.update(_roots(resource))
             paths.update(_paths(resource, v3=False))
-        found = _closure(roots, _V2)
+        found = _closure(roots, V2)
         for types in list(self.custom.values()):
-            found.update({name: _clean(schema, _V2, set()) for name, schema in list(types.items())})
+            for resource, schema in list(types.values()):
+                found.update(custom_definitions(resource, schema, v2=True))
         for _, v2 in list(self._remote.values()):
             if v2:
                 theirs = orjson.loads(zlib.decompress(v2, 31))
@@ -186,11 +166,6 @@ class OpenApi:
             "paths": paths,
             "definitions": found,
         }
-
-
-def _custom_name(resource: Resource) -> str:
-    """com.example.v1.Foo for Foo of example.com."""
-    return ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
 
 
 def _slot(group: str, version: str) -> str:
@@ -206,7 +181,8 @@ def _name(group: str, version: str, kind: str) -> str:
 
 def _roots(resource: Resource) -> Iterable[str]:
     if resource.custom:
-        yield definitions.OBJECT_META
+        yield from (definitions.OBJECT_META, f"{definitions.META_V1}.ListMeta", f"{definitions.META_V1}.Status")
+        yield f"{definitions.META_V1}.DeleteOptions"
         return
     for kind in (resource.kind, resource.list_kind):
         name = _name(resource.group, resource.version, kind)
@@ -240,12 +216,12 @@ def _special(name: str, prefix: str) -> Object | None:
         text = "Quantity is a fixed-point representation of a number."
         return (
             {"description": text, "type": "string"}
-            if prefix == _V2
+            if prefix == V2
             else {"description": text, "oneOf": [{"type": "string"}, {"type": "number"}]}
         )
     if name == _INT_OR_STRING:
         text = "IntOrString is a type that can hold an int32 or a string."
-        if prefix == _V2:
+        if prefix == V2:
             return {"description": text, "type": "string", "format": "int-or-string"}
         return {"description": text, "format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}
     return None
@@ -260,7 +236,7 @@ def _clean(node: Any, prefix: str, found: set[str]) -> Any:
     out: Object = {}
     for key, value in node.items():
         if key == "$ref":
-            name = definitions.ref_target(value).removeprefix(_V3)
+            name = definitions.ref_target(value).removeprefix(V3)
             found.add(name)
             out[key] = prefix + name
         elif key == "type" and isinstance(value, list):
@@ -274,7 +250,7 @@ def _clean(node: Any, prefix: str, found: set[str]) -> Any:
             out[key] = value
         else:
             out[key] = _clean(value, prefix, found)
-    if "$ref" in out and len(out) > 1 and prefix == _V3:
+    if "$ref" in out and len(out) > 1 and prefix == V3:
         # In v3 nothing may stand beside a $ref.
         out["allOf"] = [{"$ref": out.pop("$ref")}]
     return out
@@ -317,10 +293,12 @@ _OBJECT = {
 def _paths(resource: Resource, *, v3: bool) -> Object:
     base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     home = f"{base}/namespaces/{{namespace}}/{resource.plural}" if resource.namespaced else f"{base}/{resource.plural}"
-    ref = _custom_name(resource) if resource.custom else ""
+    ref = definition_name(resource) if resource.custom else ""
     if not resource.custom:
         ref = _name(resource.group, resource.version, resource.kind)
-    list_ref = _name(resource.group, resource.version, resource.list_kind) if not resource.custom else ""
+    list_ref = definition_name(resource, "List")
+    if not resource.custom:
+        list_ref = _name(resource.group, resource.version, resource.list_kind)
     out: Object = {home: _operations(resource, _COLLECTION, resource.verbs, home, v3, ref, list_ref)}
     if resource.namespaced and "list" in resource.verbs:
         everywhere = f"{base}/{resource.plural}"
@@ -346,7 +324,7 @@ def _operations(
         method, action, names = table[verb]
         parameters = [_parameter(name, v3) for name in names]
         parameters += [_path_parameter(name, v3) for name in ("namespace", "name") if f"{{{name}}}" in path]
-        prefix = _V3 if v3 else _V2
+        prefix = V3 if v3 else V2
         target = (
             {"$ref": prefix + (list_ref if verb == "list" else ref)}
             if (list_ref if verb == "list" else ref)

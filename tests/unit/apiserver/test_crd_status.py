@@ -142,3 +142,47 @@ async def test_selectable_fields(api: Api) -> None:
     assert (await api("GET", f"{foos}?fieldSelector=spec.l%3Dred")).status == 400
     await api.ok("DELETE", f"{foos}?fieldSelector=spec.color%3Dred")
     assert [i["metadata"]["name"] for i in (await api.ok("GET", foos))["items"]] == ["b"]
+
+
+async def test_lists_have_the_kind_they_are_given(api: Api) -> None:
+    await api.ok("POST", CRDS, definition("foos", "Foo", listKind="ManyFoos"))
+    await settle()
+    assert (await api.ok("GET", "/apis/example.com/v1/foos"))["kind"] == "ManyFoos"
+
+
+async def test_what_is_published(api: Api) -> None:
+    embedded = {"type": "object", "x-kubernetes-embedded-resource": True, "properties": {"spec": {"type": "object"}}}
+    spec: Object = {
+        "type": "object",
+        "description": "Specification of Foo",
+        "required": ["a", "b"],
+        "oneOf": [{"required": ["a"]}],
+        "properties": {
+            "a": {"type": "string", "nullable": True},
+            "b": {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"c": {"type": "string"}}},
+            "e": embedded,
+        },
+    }
+    kept = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"spec": {"type": "object"}}}
+    versions = (version("v1", storage=True, schema=schema_of(spec)), version("v2", schema=kept))
+    await api.ok("POST", CRDS, definition("foos", "Foo", "example.com", *versions))
+    await settle()
+    v2 = (await api.ok("GET", "/openapi/v2"))["definitions"]
+    found = v2["com.example.v1.Foo"]["properties"]["spec"]
+    # v2 knows no alternatives and no null; what is not named would be forbidden to its readers.
+    assert found["required"] == ["b"] and "oneOf" not in found and found["description"] == "Specification of Foo"
+    assert found["properties"]["a"] == {} and found["properties"]["b"] == {"x-kubernetes-preserve-unknown-fields": True}
+    assert set(found["properties"]["e"]["properties"]) == {"spec", "apiVersion", "kind", "metadata"}
+    gvk = [{"group": "example.com", "version": "v2", "kind": "Foo"}]
+    assert v2["com.example.v2.Foo"] == {"type": "object", "x-kubernetes-group-version-kind": gvk}
+    assert v2["com.example.v1.FooList"]["properties"]["items"]["items"]["$ref"] == "#/definitions/com.example.v1.Foo"
+    v3 = (await api.ok("GET", "/openapi/v3/apis/example.com/v1"))["components"]["schemas"]
+    assert v3["com.example.v1.Foo"]["properties"]["spec"]["oneOf"] == [{"required": ["a"]}]
+    before = (await api.ok("GET", "/openapi/v3"))["paths"]
+    crd = await api.ok("GET", f"{CRDS}/foos.example.com")
+    crd["spec"]["versions"][1]["served"] = False
+    await api.ok("PUT", f"{CRDS}/foos.example.com", crd)
+    await settle()
+    after = (await api.ok("GET", "/openapi/v3"))["paths"]
+    assert "apis/example.com/v2" in before and "apis/example.com/v2" not in after
+    assert "com.example.v2.Foo" not in (await api.ok("GET", "/openapi/v2"))["definitions"]
