@@ -10,6 +10,7 @@ from typing import Any
 from k1s.api import names
 from k1s.api.errors import duplicate, forbidden_field, invalid_value, not_supported, required, too_long
 from k1s.api.meta import Object
+from k1s.api.validation.persistent_volumes import inline_volume_spec
 from k1s.api.validation.rules import IMMUTABLE, MAX_INT32, Errors, immutable, non_negative, quantities, same, strings
 from k1s.api.validation.selectors import label_selector
 
@@ -219,6 +220,8 @@ def _attached(errs: Errors, at: str, source: Object) -> None:
         if not name:
             errs.append(required(f"{at}.persistentVolumeName", "must specify non empty persistentVolumeName"))
         strings(errs, f"{at}.persistentVolumeName", name, names.dns1123_subdomain)
+    else:
+        inline_volume_spec(errs, f"{at}.inlineVolumeSpec", inline, "")
 
 
 def _attachment_status(errs: Errors, status: Object) -> None:

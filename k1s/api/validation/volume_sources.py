@@ -64,13 +64,6 @@ def csi_name(errs: Errors, field: str, name: str) -> None:
     errs.extend(invalid_value(field, name, message) for message in names.dns1123_subdomain(name.lower()))
 
 
-def csi_driver_name(value: str) -> list[str]:
-    """The same as a list of messages."""
-    found: Errors = []
-    csi_name(found, "", value)
-    return [f.detail for f in found if f.detail]
-
-
 def initiator(errs: Errors, field: str, value: str, *, plain: bool) -> None:
     """An iSCSI qualified name; `plain`: persistent volumes say less about what is wrong."""
     prefix = value[:3]
