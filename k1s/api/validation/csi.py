@@ -221,7 +221,7 @@ def _attached(errs: Errors, at: str, source: Object) -> None:
             errs.append(required(f"{at}.persistentVolumeName", "must specify non empty persistentVolumeName"))
         strings(errs, f"{at}.persistentVolumeName", name, names.dns1123_subdomain)
     else:
-        inline_volume_spec(errs, f"{at}.inlineVolumeSpec", inline, "")
+        inline_volume_spec(errs, f"{at}.inlineVolumeSpec", inline or {}, "")
 
 
 def _attachment_status(errs: Errors, status: Object) -> None:
