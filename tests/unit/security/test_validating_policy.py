@@ -192,6 +192,11 @@ async def test_parameters(world: World) -> None:
     world.informers.put("ConfigMap", "more", "ns", metadata={"labels": {"for": "p"}}, data={"most": "2"})
     await world.ask(2)
     await world.denied(3)
+    world.policy(rule, paramKind={"apiVersion": "none.io/v1", "kind": "None"}, binding={"paramRef": every})
+    assert (await world.denied()).message.endswith(
+        "ValidatingAdmissionPolicy 'p' denied request: failed to configure policy: "
+        "failed to find resource referenced by paramKind: 'none.io/v1, Kind=None'"
+    )
     absent = {"name": "absent", "parameterNotFoundAction": "Allow"}
     world.policy(rule, paramKind=kind, binding={"paramRef": absent})
     await world.ask(99)

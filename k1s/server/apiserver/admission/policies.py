@@ -41,7 +41,7 @@ class ValidatingPolicies(PolicyStep):
         except Misconfigured as error:
             if policy["spec"].get("failurePolicy") == "Ignore":
                 return []
-            return [_denial(policy, binding, request, Failure(str(error)))]
+            return [_denial(policy, None if error.policy else binding, request, Failure(str(error)))]
         values = await self.values(request, row)
         denials = []
         for params in parameters:
@@ -55,11 +55,13 @@ class ValidatingPolicies(PolicyStep):
         return denials
 
 
-def _named(policy: Object, binding: Object) -> str:
+def _named(policy: Object, binding: Object | None) -> str:
+    if binding is None:
+        return f"ValidatingAdmissionPolicy '{policy['metadata']['name']}'"
     return f"ValidatingAdmissionPolicy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
 
 
-def _denial(policy: Object, binding: Object, request: AdmissionRequest, failure: Failure) -> ApiError:
+def _denial(policy: Object, binding: Object | None, request: AdmissionRequest, failure: Failure) -> ApiError:
     message = f"{_named(policy, binding)} denied request: {failure.message}"
     error = refuse(request, message)
     error.reason = failure.reason

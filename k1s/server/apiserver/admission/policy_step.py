@@ -24,7 +24,11 @@ Object = Mapping[str, Any]
 
 
 class Misconfigured(Exception):
-    """A policy or a binding cannot be applied to this request."""
+    """A policy or a binding cannot be applied to this request. `policy`: the binding is not to blame."""
+
+    def __init__(self, message: str, *, policy: bool = False) -> None:
+        super().__init__(f"failed to configure {'policy' if policy else 'binding'}: {message}")
+        self.policy = policy
 
 
 class PolicyStep(Step):
@@ -77,7 +81,9 @@ class PolicyStep(Step):
         if not narrower:
             return True
         if not narrower.get("resourceRules"):
-            narrower = {**narrower, "resourceRules": policy["spec"]["matchConstraints"].get("resourceRules")}
+            # No rules narrow nothing; what is excluded and the selectors do.
+            every = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}
+            narrower = {**narrower, "resourceRules": [every]}
         return self._scope.matches(narrower, request) is not None
 
     async def values(self, request: AdmissionRequest, row: Resource) -> Values:
@@ -106,25 +112,19 @@ class PolicyStep(Step):
             return [None]
         row = self._catalog.by_api_version(kind["apiVersion"], kind["kind"])
         if row is None:
-            named = f"{kind['apiVersion']}, Kind={kind['kind']}"
-            raise Misconfigured(f"failed to configure policy: failed to find resource referenced by paramKind: '{named}'")
+            version = kind["apiVersion"] if "/" in kind["apiVersion"] else f"/{kind['apiVersion']}"
+            named = f"{version}, Kind={kind['kind']}"
+            raise Misconfigured(f"failed to find resource referenced by paramKind: '{named}'", policy=True)
         namespace = ref.get("namespace") or ""
         if not row.namespaced and namespace:
-            raise Misconfigured(
-                "failed to configure binding: paramRef.namespace must not be provided for a cluster-scoped `paramKind`"
-            )
+            raise Misconfigured("paramRef.namespace must not be provided for a cluster-scoped `paramKind`")
         if row.namespaced and not namespace:
             namespace = request.namespace
             if not namespace:
-                raise Misconfigured(
-                    "failed to configure binding: cannot use namespaced paramRef in policy binding that matches"
-                    " cluster-scoped resources"
-                )
+                raise Misconfigured("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources")
         found = await self._find(row, ref, namespace)
         if not found and ref.get("parameterNotFoundAction") != "Allow":
-            raise Misconfigured(
-                "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
-            )
+            raise Misconfigured("no params found for policy binding with `Deny` parameterNotFoundAction")
         return found
 
     async def _find(self, row: Resource, ref: Object, namespace: str) -> list[Any]:
