@@ -28,6 +28,8 @@ class ApiError(Exception):
     def __init__(self, code: int, reason: str, message: str, details: dict[str, Json] | None = None) -> None:
         super().__init__(message)
         self.code, self.reason, self.message, self.details = code, reason, message, details
+        # What admission had to say before it refused: Warning headers of the refusal.
+        self.warnings: list[str] = []
 
     def status(self) -> dict[str, Json]:
         """The metav1.Status object."""

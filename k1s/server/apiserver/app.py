@@ -185,7 +185,7 @@ class ApiServer:
             info = request_info.parse(request, self.catalog)
             answer = await self._filtered(request, info)
         except ApiError as error:
-            answer = error_answer(error, request=request)
+            answer = error_answer(error, [warning(text) for text in dict.fromkeys(error.warnings)], request)
         except BodyLost as error:
             answer = error_answer(_lost(error))
         except Exception as error:  # the boundary: one request's defect must not end the server

@@ -99,6 +99,13 @@ async def test_warnings_reach_the_client(hooks: Hooks) -> None:
     assert sorted(made.warnings) == ['299 - "from a mutator"', '299 - "old field"']
 
 
+async def test_a_refusal_brings_its_warnings(hooks: Hooks) -> None:
+    hooks.on["/v"] = lambda _: {"allowed": False, "warnings": ["think of it"]}
+    await hooks.validating(hooks.hook("/v"))
+    refused = await hooks.api("POST", CMS, config_map("a"))
+    assert refused.status == 400 and refused.warnings == ['299 - "think of it"']
+
+
 async def test_what_webhooks_did_is_noted_for_the_audit(hooks: Hooks) -> None:
     hooks.on["/m"] = lambda request: annotate("a", "b", request)
     hooks.on["/v"] = lambda _: {"allowed": True, "auditAnnotations": {"why": "because"}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from k1s.api.catalog import Catalog, builtin_catalog
+from k1s.api.errors import ApiError
 from k1s.client.interface import Client, InformerFactory
 from k1s.server.apiserver.admission.certificates import CertificateApproval, CertificateSubjectRestriction
 from k1s.server.apiserver.admission.default_ingress_class import DefaultIngressClass
@@ -50,16 +51,24 @@ class AdmissionChain:
     async def mutate(self, request: AdmissionRequest) -> None:
         """Let every step change `request.obj`. Raises ApiError."""
         steps = self._steps(request, mutating=True)
-        for step in steps:
-            await step.mutate(request)
-        if request.patched:
+        try:
             for step in steps:
-                await step.mutate_again(request)
+                await step.mutate(request)
+            if request.patched:
+                for step in steps:
+                    await step.mutate_again(request)
+        except ApiError as error:
+            error.warnings += request.warnings
+            raise
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let every step look at the final object. Raises ApiError."""
-        for step in self._steps(request, mutating=False):
-            await step.validate(request)
+        try:
+            for step in self._steps(request, mutating=False):
+                await step.validate(request)
+        except ApiError as error:
+            error.warnings += request.warnings
+            raise
 
     def _steps(self, request: AdmissionRequest, *, mutating: bool) -> tuple[Step, ...]:
         key = (request.operation, request.resource.qualified, mutating)
