@@ -130,10 +130,10 @@ class _Checker:
         if target.kind == "map":
             result = target.params[1]
         elif target.kind == "object":
-            fields = target.fields or {}
-            if name in fields:
+            fields = target.fields
+            if fields is not None and name in fields:
                 result = fields[name]
-            elif target.fields is not None:
+            elif fields is not None:
                 self._fault(node, f"undefined field '{name}'")
                 result = ERROR
         elif target.kind == "var":
