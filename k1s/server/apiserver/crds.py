@@ -28,6 +28,7 @@ from k1s.api.validation.custom_resource import validate_schema, validate_value
 from k1s.api.validation.custom_rules import blocked, validate_rules
 from k1s.api.validation.rule_tree import RuleNode, compile_rules
 from k1s.base.clock import rfc3339
+from k1s.server.apiserver.crd_defaults import complete
 from k1s.server.apiserver.crd_status import Taken, named, names_taken, settled, terminating
 from k1s.server.apiserver.deletion import DeleteOptions, delete_object, finished
 from k1s.server.apiserver.entries import Entry
@@ -62,6 +63,8 @@ class CustomResources:
         # What objects of a version have to be searched for, beyond their schema.
         self._special: dict[_Key, str] = {}
         self._filled: set[str] = set()
+        # The schema whose defaults the stored objects have, by definition.
+        self._completed: dict[str, Object] = {}
         self._conflicts: dict[str, str] = {}
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -246,6 +249,7 @@ class CustomResources:
         self._specs.pop(name, None)
         self._conflicts.pop(name, None)
         self._filled.discard(name)
+        self._completed.pop(name, None)
         self._server.discovery.invalidate()
 
     # What has to wait
@@ -255,6 +259,12 @@ class CustomResources:
         if rows and name not in self._filled:
             self._filled.add(name)
             await self._server.hub.fill(self._server.hub.cache(rows[0]))
+        rows = self._rows.get(name)
+        if rows and rows[0].version == rows[0].storage_version:
+            schema = self._schema(rows[0])
+            if self._completed.get(name) != schema:
+                self._completed[name] = schema
+                await complete(self._server.hub.cache(rows[0]), schema)
 
     async def _sync(self, name: str) -> None:
         await self._fill(name)

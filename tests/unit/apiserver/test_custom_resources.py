@@ -143,20 +143,47 @@ async def test_apply_and_finalizers(api: Api) -> None:
     raise AssertionError("the definition is still there")
 
 
-async def test_definitions_outlive_a_restart(api: Api) -> None:
+async def _after_restart(api: Api) -> list[Object]:
+    """What a second server on the same store lists."""
     from k1s.server.apiserver.app import ApiServer
     from tests.unit.apiserver.conftest import AllowAll
 
-    await _established(api)
-    await api.ok("POST", FOOS, foo("a"))
     again = ApiServer(api.store, authenticator=AllowAll(), authorizer=AllowAll(), clock=api.clock)
     ready = asyncio.Event()
     task = asyncio.create_task(again.run(ready.set))
     await asyncio.wait_for(ready.wait(), 5)
     found = await Api(again, api.clock, api.store).ok("GET", FOOS)
-    assert [i["metadata"]["name"] for i in found["items"]] == ["a"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    items: list[Object] = found["items"]
+    return items
+
+
+async def test_definitions_outlive_a_restart(api: Api) -> None:
+    await _established(api)
+    await api.ok("POST", FOOS, foo("a"))
+    assert [i["metadata"]["name"] for i in await _after_restart(api)] == ["a"]
+
+
+async def test_stored_objects_get_the_defaults_that_there_are_now(api: Api) -> None:
+    await _established(api)
+    made = await api.ok("POST", FOOS, foo("a"))
+    assert made["spec"] == {"size": 3, "color": "red"}
+    properties = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties"
+    patch = [
+        {"op": "add", "path": f"{properties}/name/default", "value": "x"},
+        {"op": "remove", "path": f"{properties}/color/default"},
+    ]
+    await api.ok("PATCH", f"{CRDS}/foos.example.com", patch, type="application/json-patch+json")
+    for _ in range(100):
+        found = await api.ok("GET", f"{FOOS}/a")
+        if "name" in found["spec"]:
+            break
+        await asyncio.sleep(0.01)
+    assert found["spec"] == {"size": 3, "color": "red", "name": "x"}
+    assert found["metadata"] == made["metadata"]
+    assert (await api.ok("GET", FOOS))["items"] == [found]
+    assert await _after_restart(api) == [found]
 
 
 async def test_names_that_are_taken() -> None:
