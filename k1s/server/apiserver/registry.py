@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from k1s.api.errors import method_not_allowed, path_not_found
+from k1s.api.errors import bad_request, method_not_allowed, path_not_found
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.handlers import create, delete, get, list, patch, update, watch
@@ -73,6 +73,9 @@ class Registry:
         passed_on = name == "proxy" and not verb
         if (verb not in verbs and not passed_on) or (not name and info.name and verb in ("create",)):
             raise method_not_allowed()
+        if verb in ("update", "patch") and not info.name:
+            # Routes of built-in kinds know no such thing; those of custom resources look for the name later.
+            raise bad_request("name must be provided") if resource.custom else method_not_allowed()
         if extra is not None:
             return extra
         if not resource.persisted:

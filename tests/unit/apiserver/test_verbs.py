@@ -36,6 +36,8 @@ REFUSED: list[tuple[str, str, str, Any, int, str]] = [
         405,
         "the server does not allow this method on the requested resource",
     ),
+    ("PUT without a name", "PUT", CMS, {}, 405, "the server does not allow this method on the requested resource"),
+    ("PATCH without a name", "PATCH", CMS, {}, 405, "the server does not allow this method on the requested resource"),
     ("broken JSON", "POST", CMS, b"{", 400, "couldn't get version/kind; json parse error"),
     ("no body", "POST", CMS, None, 400, "unexpected end of JSON input"),
     ("a list", "POST", CMS, b"[]", 400, "cannot unmarshal array into Go value"),
