@@ -55,6 +55,23 @@ def message_fields(message: str) -> dict[int, Field]:
     return out
 
 
+@cache
+def left_out(definition: str) -> frozenset[str]:
+    """Of a type, by its name in OpenAPI, the fields of plain values that Go leaves out of JSON when they are zero."""
+    group, version, kind = definition.split(".")[-3:]
+    return _left_out(f"{group}/{version}.{kind}")
+
+
+def _left_out(message: str) -> frozenset[str]:
+    out: set[str] = set()
+    for field in message_fields(message).values():
+        if field.label == "<":
+            out |= _left_out(field.code.lstrip("*@"))
+        elif field.omit_zero and field.code in ("s", "b", "i", "f"):
+            out.add(field.label)
+    return frozenset(out)
+
+
 def message_of(group: str, version: str, kind: str) -> str:
     """`core/v1.Pod`; "" if there is none."""
     package = (group or "core").partition(".")[0]

@@ -1,7 +1,7 @@
 """Do the values have the types their fields want? And put them into the form upstream stores.
 
 Owns: check_types: the refusal in the words of Go's decoder, and, on the way, what decoding into Go structs would change:
-nulls go, optional empty maps and lists go, quantities become canonical, times lose their fraction and zone.
+nulls go, optional empty maps, lists and zeros go, quantities become canonical, times lose their fraction and zone.
 Called by: decode (so every body and patch result passes here). Never does: judge values (api/validation does), add defaults.
 """
 
@@ -14,12 +14,15 @@ from typing import Any
 
 from k1s.api import quantity
 from k1s.api.errors import bad_request
+from k1s.api.protobuf import left_out
 from k1s.api.schema import Schema
 
 Object = dict[str, Any]
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?(Z|z|[+-]\d\d:\d\d)\Z", re.ASCII)
 _PLAIN_TIME = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ\Z", re.ASCII)
+_PLAIN = ("string", "boolean", "integer", "number")
+_METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _GO_TYPES = {"boolean": "bool", "number": "float64", "string": "string", "int-or-string": "int32"}
 
 
@@ -160,9 +163,12 @@ def _object(obj: Object, schema: Schema, struct: str, path: str) -> None:
 
 
 def _droppable(field: str, child: Schema, owner: Schema) -> bool:
-    """Is it an optional map or list? Go's omitempty never writes those when empty; an empty struct stays."""
+    """Is it what Go's omitempty never writes: an empty map or list, a zero that is no pointer? An empty struct stays."""
     if field in owner.required:
         return False
+    if child.type in _PLAIN:
+        # The server's own metadata is not what clients decide about: it stays as it is.
+        return owner.name != _METADATA and owner.name.count(".") > 1 and field in left_out(owner.name)
     return child.type == "array" or (child.is_map and not child.preserve_unknown)
 
 

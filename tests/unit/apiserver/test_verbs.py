@@ -313,3 +313,22 @@ async def test_a_field_that_stands_twice_in_a_patch(api: Api) -> None:
     assert strict.status == 422 and 'strict decoding error: duplicate field "data.x"' in strict.json["message"]
     warned = await api("PATCH", f"{CMS}/a", body, type=merge)
     assert warned.json["data"] == {"x": "2"} and 'duplicate field \\"data.x\\"' in warned.warnings[0]
+
+
+async def test_zeros_that_go_leaves_out_are_not_kept(api: Api) -> None:
+    """A client in Go writes an object back without them: that changes nothing, and rolls nothing out."""
+    body = deployment("d", replicas=0)
+    body["spec"] |= {"paused": False, "minReadySeconds": 0}
+    body["spec"]["template"]["spec"] |= {
+        "hostNetwork": False,
+        "nodeName": "",
+        "dnsPolicy": "",
+        "automountServiceAccountToken": False,
+    }
+    made = await api.ok("POST", DEPLOYMENTS, body)
+    spec, template = made["spec"], made["spec"]["template"]["spec"]
+    assert spec["replicas"] == 0 and template["automountServiceAccountToken"] is False
+    assert template["dnsPolicy"] == "ClusterFirst"
+    assert not {"paused", "minReadySeconds"} & set(spec) and not {"hostNetwork", "nodeName"} & set(template)
+    found = await api.ok("PATCH", f"{DEPLOYMENTS}/d", {"spec": {"paused": False}}, type="application/merge-patch+json")
+    assert found == made

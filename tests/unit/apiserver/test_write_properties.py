@@ -130,9 +130,10 @@ def written(value: Any) -> Any:
 
 
 def holds(wanted: Any, found: Any) -> bool:
-    """Does `found` say everything that `wanted` says, lists in the same order?"""
+    """Does `found` say everything that `wanted` says, lists in the same order? A false need not be said."""
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(k in found and holds(v, found[k]) for k, v in wanted.items())
+        said = {k: v for k, v in wanted.items() if v is not False}
+        return isinstance(found, dict) and all(k in found and holds(v, found[k]) for k, v in said.items())
     if isinstance(wanted, list):
         return isinstance(found, list) and len(wanted) == len(found) and all(map(holds, wanted, found))
     return type(wanted) is type(found) and bool(wanted == found)
