@@ -185,7 +185,7 @@ def _versions(errs: Errors, spec: Object, old: Object) -> None:
     alike = {key: _alike(versions, key) for key in ("schema", "subresources", "additionalPrinterColumns", "selectableFields")}
     for index, version in enumerate(versions):
         if (version.get("schema") or {}).get("openAPIV3Schema") is None:
-            errs.append(required(f"spec.versions[{index}].schema.openAPIV3Schema"))
+            errs.append(required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
     seen: set[Any] = set()
     for index, version in enumerate(versions):
         at, name = f"spec.versions[{index}]", version.get("name") or ""

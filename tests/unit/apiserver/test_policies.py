@@ -13,7 +13,8 @@ from k1s.base.http import Headers, MemoryBody, Request, Response
 from k1s.server.apiserver.admission.chain import AdmissionChain
 from k1s.server.apiserver.admission.mutating_policies import MutatingPolicies
 from k1s.server.apiserver.admission.policies import ValidatingPolicies
-from k1s.server.apiserver.audit import AuditLog
+from k1s.server.apiserver.auditing.app import Audit
+from k1s.server.apiserver.auditing.file import LogFile
 from tests.unit.apiserver.conftest import CMS, Api, config_map
 
 Object = dict[str, Any]
@@ -91,11 +92,13 @@ async def test_what_a_mutation_makes_is_checked_like_a_clients(guarded: Api) -> 
 async def test_audit(guarded: Api, tmp_path: Path) -> None:
     notes = [{"key": "x", "valueExpression": "'x is ' + object.data.x"}]
     await validating(guarded, "Deny", "Audit", validations=[{"expression": "false", "message": "no"}], auditAnnotations=notes)
-    audit = AuditLog(tmp_path / "log", guarded.server.catalog, guarded.clock)
+    file = LogFile(tmp_path / "log")
+    audit = Audit(file, guarded.server.catalog, guarded.clock)
     body = orjson.dumps(config_map("a", x="1"))
     headers = Headers([("Content-Type", "application/json")])
     answer = await audit.wrap(guarded.server.handle)(Request("POST", CMS, [], headers, MemoryBody(body), CMS))
     assert isinstance(answer, Response) and answer.status == 422
+    await file.close()
     event = orjson.loads((tmp_path / "log").read_bytes())
     assert event["annotations"]["p/x"] == "x is 1"
     (failure,) = orjson.loads(event["annotations"]["validation.policy.admission.k8s.io/validation_failure"])
