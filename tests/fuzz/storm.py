@@ -157,7 +157,8 @@ class Storm:
             self._note(shot, body or {})
 
     def _note(self, shot: Shot, body: dict[str, Any]) -> None:
-        if "dryRun=" in shot.target or not self._resource.persisted:
+        # A DELETE with a body goes by what stands there, whatever the query says.
+        if not self._resource.persisted or ("dryRun=" in shot.target and shot.method != "DELETE"):
             return
         meta = body.get("metadata", {})
         path = _stored(shot.target.partition("?")[0])
