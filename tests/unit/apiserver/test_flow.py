@@ -340,3 +340,16 @@ def test_nobody_takes_over_the_mandatory_ones() -> None:
     wanted = next(obj for obj in flow_control.objects() if obj["metadata"]["name"] == "catch-all")
     found = {"metadata": {"name": "catch-all", "annotations": {flow_control.AUTOUPDATE: "false"}}, "spec": {"type": "Exempt"}}
     assert flow_control.plan(wanted, found)["spec"] == wanted["spec"]
+
+
+async def test_flows_of_long_paths_are_not_kept() -> None:
+    async with running() as api:
+        flow = api.server.flow
+        before = len(flow._cache), len(flow._flows)
+        for number in range(20):
+            group = f"{number}" * 1000
+            info = RequestInfo(True, f"/apis/{group}/v1/x", "list", group, "v1", "x")
+            assert flow.classify(info, ANYBODY).schema and flow.classify(RequestInfo(False, f"/{group}", "get"), ANYBODY).schema
+        assert (len(flow._cache), len(flow._flows)) == before
+        flow.classify(VERSION, ANYBODY)
+        assert len(flow._cache) == before[0] + 1

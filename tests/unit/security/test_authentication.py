@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from k1s.api.errors import ApiError
 from k1s.base import pki
 from k1s.base.clock import VirtualClock, rfc3339
 from k1s.base.http import Headers, PeerCertificate, Request
-from k1s.server.apiserver.authn import static_tokens
+from k1s.server.apiserver.authn import signatures, static_tokens
 from k1s.server.apiserver.authn.app import Authenticator
 from k1s.server.apiserver.authn.bootstrap_tokens import BootstrapTokens
 from k1s.server.apiserver.authn.jwt import InvalidToken, NotOurs, TokenKeys
@@ -293,3 +294,10 @@ async def test_anonymous_only_where_it_is_wanted() -> None:
     assert (await authenticator.authenticate(request(path="/livez"))).name == "system:anonymous"
     with pytest.raises(ApiError):
         await authenticator.authenticate(request(path="/livez/ping"))
+
+
+@pytest.mark.parametrize("issuer", [[], {}, ["x"], None, 1])
+def test_an_issuer_that_is_no_text_is_nobodys(world: World, issuer: Any) -> None:
+    head, claims = (signatures.encode(orjson.dumps(part)).decode() for part in ({"alg": "ES256"}, {"iss": issuer}))
+    with pytest.raises(NotOurs):
+        world.tokens.check(f"{head}.{claims}.AAAA")

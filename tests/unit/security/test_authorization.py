@@ -280,3 +280,17 @@ def test_the_reason_for_a_yes(authorizer: Authorizer, informers: Any) -> None:
     assert why == (
         'RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated"'
     )
+
+
+def test_strangers_fill_no_memory_with_names_that_they_invent(authorizer: Authorizer, informers: Any) -> None:
+    anybody = UserInfo("eve", ("system:authenticated",))
+    for number in range(50):
+        invented = RequestInfo(True, "", "get", f"g{number}", "v1", f"r{number}", "", "a")
+        assert not authorizer.decide(anybody, invented)[0]
+        authorizer.decide(anybody, RequestInfo(True, "", "get", "", "v1", "pods", "", f"{number}" * 2000))
+    cache = authorizer.rbac._cache
+    assert len(cache) == 1 and all(not rules._known for rules, _ in cache.values())
+    allowed = RequestInfo(True, "", "create", "authorization.k8s.io", "v1", "selfsubjectaccessreviews")
+    bind(informers, "system:basic-user", "eve")
+    assert authorizer.decide(anybody, allowed)[0] and authorizer.decide(anybody, allowed)[0]
+    assert any(rules._known for rules, _ in cache.values())

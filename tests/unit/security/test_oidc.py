@@ -311,3 +311,14 @@ def test_the_older_flags(tmp_path: Path) -> None:
     assert configuration.from_flags({}) is None
     with pytest.raises(ConfigFileError, match="must be specified together"):
         configuration.from_flags({"oidc-issuer-url": ("https://x",)})
+
+
+async def test_a_key_that_was_taken_back_is_good_for_no_token_any_more(provider: Provider) -> None:
+    authenticator = provider.authenticator()
+    old = provider.token()
+    await authenticator.check_token(old)
+    key = rsa.generate_private_key(65537, 2048)
+    provider.keys[:] = [signatures.to_jwk(key.public_key(), "new")]
+    await provider.clock.advance(11)
+    await authenticator.check_token(sign(key, "RS256", provider.claims(), "new"))
+    assert "failed to verify" in await refusal(authenticator, old)

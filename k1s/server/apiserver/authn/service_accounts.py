@@ -146,7 +146,7 @@ class ServiceAccountTokens:
             return claims
         # Whose it is comes first: another issuer's token costs no signature here, and is no error.
         issuer = parse(token).claims.get("iss")
-        if issuer != LEGACY_ISSUER and issuer not in self._issuers:
+        if not isinstance(issuer, str) or (issuer != LEGACY_ISSUER and issuer not in self._issuers):
             raise NotOurs("issued by someone else")
         claims = self.keys.verify(token)
         self._verified[digest] = claims

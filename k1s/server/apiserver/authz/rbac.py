@@ -19,6 +19,8 @@ from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.authz.rules import Rule, RuleSet
 
 _CACHE_SIZE = 1024
+# No namespace has a longer name, but a path may, a stranger's too: that is not remembered.
+_LONGEST_NAMESPACE = 63
 _INDEX = "rbac-subject"
 
 _Key = tuple[str, tuple[str, ...], str]
@@ -96,9 +98,11 @@ class RbacAuthorizer:
                 )
             else:
                 rules.extend(granted)
-        found = self._cache[key] = RuleSet(rules), tuple(dict.fromkeys(errors))
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.popitem(last=False)
+        found = RuleSet(rules), tuple(dict.fromkeys(errors))
+        if len(namespace) <= _LONGEST_NAMESPACE:
+            self._cache[key] = found
+            if len(self._cache) > _CACHE_SIZE:
+                self._cache.popitem(last=False)
         return found
 
     def _bindings_of(self, user: UserInfo, namespace: str) -> Iterator[Object]:

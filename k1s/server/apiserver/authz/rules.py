@@ -40,13 +40,15 @@ def path_matches(rule: Rule, path: str) -> bool:
     return False
 
 
-_ANY_NAME: frozenset[str] | None = None
+# Characters of a group and a resource; a CustomResourceDefinition's name, which is both, has at most 253.
+_LONGEST_REMEMBERED = 512
 
 
 class RuleSet:
     """Rules of one user in one namespace. Answers are remembered per (verb, group, resource), not per name.
 
-    The memory is bounded by what can be asked: a fixed set of verbs and resources; past 1024 entries it starts anew.
+    Only what some rule speaks of is: anybody, strangers too, can ask for resources that there are not, by names of any length.
+    Past 1024 entries it starts anew.
     """
 
     __slots__ = ("_known", "rules")
@@ -60,9 +62,11 @@ class RuleSet:
         key = (verb, group, combined)
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= 1024:
-                self._known.clear()
-            known = self._known[key] = self._evaluate(verb, group, combined, subresource)
+            known = self._evaluate(verb, group, combined, subresource)
+            if (known[0] or known[1]) and len(group) + len(combined) <= _LONGEST_REMEMBERED:
+                if len(self._known) >= 1024:
+                    self._known.clear()
+                self._known[key] = known
         every, names = known
         return every or (bool(names) and name in names)
 

@@ -25,6 +25,8 @@ from k1s.server.apiserver.flow.shares import limits, part_of
 Object = dict[str, Any]
 
 CACHE_ENTRIES = 4096
+# A stranger chooses what stands in a path: flows of longer ones are looked for each time.
+LONGEST_PATH = 512
 # A quarter of a request's time, as upstream.
 QUEUE_SECONDS = 15.0
 # A list takes a seat for so many objects, at most so many seats.
@@ -131,13 +133,16 @@ class FlowControl:
             key = (user.name, user.groups, info.verb, info.path)
         found = self._cache.get(key)
         if found is None:
-            if len(self._cache) >= CACHE_ENTRIES:
+            keep = len(info.path) <= LONGEST_PATH
+            if keep and len(self._cache) >= CACHE_ENTRIES:
                 self._cache.clear()
                 self._flows.clear()
-            found = self._cache[key] = self._find(info, user)
+            found = self._find(info, user, keep)
+            if keep:
+                self._cache[key] = found
         return found
 
-    def _find(self, info: RequestInfo, user: UserInfo) -> Flow:
+    def _find(self, info: RequestInfo, user: UserInfo, keep: bool) -> Flow:
         schema, level, counts = next(
             (entry for entry in self._order if matches(entry[0], info, user)),
             # Authenticators give everybody a group that catch-all names; who has none is no better off.
@@ -146,7 +151,9 @@ class FlowControl:
         key = schema.flow_of(info, user)
         flow = self._flows.get((schema.name, key))
         if flow is None:
-            flow = self._flows[schema.name, key] = Flow(schema, level, counts, key)
+            flow = Flow(schema, level, counts, key)
+            if keep:
+                self._flows[schema.name, key] = flow
         return flow
 
     def width(self, info: RequestInfo) -> int:

@@ -131,6 +131,8 @@ class Issuer:
                 self._failed, self._why = self._clock.monotonic(), str(error)
                 log.warning("keys of issuer %s: %s", self.config.url, error)
                 return False
+            # A key that its issuer has taken back is good for no token any more, also not for one that was seen before.
+            self._verified.clear()
             self._fetched = self._clock.monotonic()
             return True
 
