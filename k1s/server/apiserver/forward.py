@@ -8,6 +8,7 @@ and often long.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _BLOCK = 64 * 1024
 _HOP_HEADERS = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
 )
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _OURS = frozenset(("authorization", "host", "content-length", "expect"))
 
 _REDIRECTED = b"the backend attempted to redirect this request, which is not permitted"
@@ -155,8 +157,17 @@ async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head
 
 
 async def chunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """What the chunks hold. Raises ConnectionResetError, IncompleteReadError where they are no chunks (RFC 9112, 7.1)."""
     while True:
-        size = int((await reader.readuntil(b"\r\n")).split(b";", 1)[0], 16)
+        try:
+            line = await reader.readuntil(b"\r\n")
+        except asyncio.LimitOverrunError as error:
+            raise ConnectionResetError("malformed chunked encoding") from error
+        digits = line.split(b";", 1)[0].strip()
+        # int() knows signs, too: a negative size would be read as "everything there is, into memory".
+        if not _CHUNK_SIZE.fullmatch(digits):
+            raise ConnectionResetError("malformed chunked encoding")
+        size = int(digits, 16)
         if size == 0:
             return
         left = size

@@ -56,10 +56,21 @@ def parse(request: Request, catalog: Catalog) -> RequestInfo:
             verb = "deletecollection"
     tail = ""
     if subresource == "proxy":
-        at = path.find("/proxy", path.find(f"/{name}/")) + len("/proxy")
-        tail = path[at:]
+        tail = _behind(path, len([part for part in path.split("/") if part]) - len(parts) + 3)
     resource = catalog.by_plural(group, version, plural)
     return RequestInfo(True, path, verb, group, version, plural, subresource, namespace, name, resource, tail, labels, fields)
+
+
+def _behind(path: str, count: int) -> str:
+    """What follows so many segments, empty ones not counted; by number, for names may be `proxy` or `api` as well."""
+    at = 0
+    for _ in range(count):
+        while path[at : at + 1] == "/":
+            at += 1
+        at = path.find("/", at)
+        if at < 0:
+            return ""
+    return path[at:]
 
 
 def _other(request: Request) -> RequestInfo:

@@ -6,12 +6,17 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from k1s.api.catalog import builtin_catalog
 from k1s.base import http_server
 from k1s.base.http import Request, Response, Stream
+from k1s.server.apiserver.forward import chunked
+from k1s.server.apiserver.request_info import parse
+from k1s.server.apiserver.subresources.proxy import ObjectProxy
 from k1s.server.apiserver.subresources.streams import Streams
 from tests.unit.apiserver.conftest import PODS, SERVICES, Api, pod, running
 
@@ -106,3 +111,43 @@ async def test_refusals(path: str, code: int, message: str) -> None:
     async with proxied() as (api, _):
         answer = await api("GET", path)
         assert (answer.status, answer.json["message"]) == (code, message)
+
+
+@pytest.mark.parametrize(
+    "path, tail",
+    [
+        ("/api/v1/namespaces/a/services/web/proxy/x/y", "/x/y"),
+        ("/api/v1/namespaces/a/services/web/proxy", ""),
+        ("/api/v1/namespaces/a/services/web/proxy/", "/"),
+        ("/api/v1/namespaces/a/services/proxy/proxy/x", "/x"),
+        ("/api/v1/namespaces/proxy/services/proxy-public/proxy/proxy/x", "/proxy/x"),
+        ("/api/v1/nodes/proxy-1/proxy/stats", "/stats"),
+        ("/api/v1/namespaces/api/pods/api/proxy/api/", "/api/"),
+        ("/api/v1//namespaces/a/pods//p/proxy//x", "//x"),
+    ],
+)
+def test_what_follows_proxy_whatever_things_are_called(path: str, tail: str) -> None:
+    assert parse(Request("GET", path), builtin_catalog()).tail == tail
+
+
+@pytest.mark.parametrize("port", ["99999", "\u00b2", "-1", "1" * 5000, "web"])
+async def test_ports_that_are_none(port: str) -> None:
+    async with proxied() as (api, seen):
+        assert (await whole(api, "GET", f"{PODS}/http:p:{port}/proxy/x"))[0] == 400 and not seen
+
+
+async def test_a_service_does_not_lead_back_to_the_server() -> None:
+    async with proxied() as (api, _):
+        streams = ObjectProxy(api.server.informers, None, None)  # type: ignore[arg-type]
+        for address in ("127.0.0.1", "169.254.169.254", "::1", "localhost"):
+            piece = {"metadata": {"labels": {"kubernetes.io/service-name": "s"}}, "ports": [{"name": "web", "port": 80}]}
+            streams._slices = SimpleNamespace(list=lambda ns, p=piece, a=address: [{**p, "endpoints": [{"addresses": [a]}]}])  # type: ignore[assignment]
+            assert streams._endpoints("default", "s", "web") == []
+
+
+@pytest.mark.parametrize("data", [b"-1\r\nxxxx", b"0x4\r\nxxxx", b"+4\r\nxxxx\r\n", b"\r\n", b"zz\r\n", b"1" * 100_000 + b"\r\n"])
+async def test_chunks_that_are_none_are_a_connection_that_broke(data: bytes) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data + b"more" * 1000)
+    with pytest.raises(ConnectionResetError):
+        [piece async for piece in chunked(reader)]

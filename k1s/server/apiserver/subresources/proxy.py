@@ -60,7 +60,7 @@ class ObjectProxy:
             raise errors.bad_request("address not allowed")
         if not _is_proxyable(str(address)):
             raise errors.bad_request("address not allowed")
-        number = int(port) if port.isdigit() else _first_port(pod)
+        number = _number(port) if port else _first_port(pod)
         return await self._to(request, info, scheme, str(address), number)
 
     async def service(self, request: Request, info: RequestInfo) -> Answer:
@@ -91,7 +91,7 @@ class ObjectProxy:
             for port in piece.get("ports") or []:
                 if (port.get("name") or "") == port_name and port.get("port"):
                     for endpoint in piece.get("endpoints") or []:
-                        if endpoint.get("conditions", {}).get("ready") is not False:
+                        if endpoint.get("conditions", {}).get("ready") is not False and _is_proxyable(endpoint["addresses"][0]):
                             out.append((endpoint["addresses"][0], int(port["port"])))
         return out
 
@@ -142,6 +142,12 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _number(port: str) -> int:
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise errors.bad_request(f"invalid port {json.dumps(port)}")
+    return int(port)
 
 
 def _first_port(pod: Object) -> int:
