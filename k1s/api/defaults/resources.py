@@ -13,6 +13,9 @@ from typing import Any
 from k1s.api import quantity
 from k1s.api.meta import Object
 
+# As k1s.api.quantity reads them.
+_LONGEST = 128
+
 
 @lru_cache(maxsize=4096)
 def _canonical(value: str) -> str:
@@ -25,7 +28,8 @@ def _canonical(value: str) -> str:
 def canonical(value: Any) -> Any:
     """The quantity as the server writes it ("1000m" -> "1", 2 -> "2"); anything else unchanged."""
     if isinstance(value, str):
-        return _canonical(value)
+        # What is too long to be a quantity is not remembered: validation refuses it.
+        return _canonical(value) if len(value) <= _LONGEST else value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _canonical(str(value))
     return value

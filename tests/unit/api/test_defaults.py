@@ -11,6 +11,7 @@ import yaml
 
 from k1s.api.catalog import builtin_catalog
 from k1s.api.clone import clone
+from k1s.api.defaults import resources
 from k1s.api.defaults.containers import pull_policy
 from k1s.api.defaults.table import apply_defaults
 
@@ -68,3 +69,11 @@ def test_pull_policy(image: str, policy: str) -> None:
 def test_every_kind_takes_an_empty_object() -> None:
     for resource in CATALOG:
         apply_defaults(resource, {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": "x"}})
+
+
+def test_texts_of_any_length_are_not_kept_as_quantities() -> None:
+    before = resources._canonical.cache_info().currsize
+    for number in range(5):
+        text = f"{number}" * 1000 + "?"
+        assert resources.canonical(text) is text
+    assert resources._canonical.cache_info().currsize == before

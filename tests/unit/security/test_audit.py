@@ -234,3 +234,14 @@ async def test_a_disk_that_is_full_or_slow_costs_lines_and_not_answers(tmp_path:
     for _ in range(20):
         await slow.ask()
     assert 0 < len(await slow.events()) < 20 and slow.audit.file.lost
+
+
+async def test_nothing_that_a_client_sends_keeps_its_request_out_of_the_log(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "bytes", Response(200))
+    await rig.handle(Request("DELETE", "/api/v1/namespaces/ns/secrets/x", raw_path="/api/v1/namespaces/ns/secrets/x?\udcff"))
+    (event,) = await rig.events()
+    assert event["verb"] == "delete" and event["objectRef"]["name"] == "x"
+    deep = Rig(tmp_path / "deep", Response(400), policy({"level": "Request", "omitStages": ["RequestReceived"]}))
+    await deep.ask(body=b"[" * 400 + b"]" * 400)
+    (event,) = await deep.events()
+    assert "requestObject" not in event and event["annotations"]["audit.k8s.io/truncated"] == "true"

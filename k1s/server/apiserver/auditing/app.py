@@ -7,6 +7,7 @@ Source: apiserver/pkg/endpoints/filters/audit.go. Off unless a log file is named
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +135,19 @@ class Audit:
         reason = self._reason(user, record.info) if self._reason is not None and isinstance(user, UserInfo) and answer else ""
         event = record.event(stage, self._clock.now(), answer, reason)
         self.events += 1
-        self.file.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
+        self.file.write(_line(event))
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    """What a client sends must not keep its request out of the log: bytes that are no text, a body nested too deep."""
+    try:
+        return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        bodies = ("requestObject", "responseObject")
+        kept = {key: value for key, value in event.items() if key not in bodies}
+        if len(kept) < len(event):
+            kept["annotations"] = {**kept.get("annotations", {}), "audit.k8s.io/truncated": "true"}
+        return json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def open_policy(path: str) -> Policy | None:
