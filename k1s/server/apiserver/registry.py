@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from k1s.api.catalog import Resource
 from k1s.api.errors import bad_request, method_not_allowed, path_not_found
 from k1s.base.http import Answer, Request
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
@@ -57,7 +58,7 @@ class Registry:
     def find(self, info: RequestInfo) -> ResourceHandler:
         """Raises ApiError 404, 405."""
         resource = info.resource
-        if resource is None:
+        if resource is None or not _has_such_a_path(resource, info):
             raise path_not_found()
         name = info.subresource
         if name:
@@ -85,3 +86,13 @@ class Registry:
         if handler is None:
             raise path_not_found()
         return handler
+
+
+def _has_such_a_path(resource: Resource, info: RequestInfo) -> bool:
+    """Nothing that is the cluster's lies below a namespace: whoever may do everything in theirs was let through until here.
+
+    A namespace itself, and its subresources, count as in it.
+    """
+    if not info.namespace or resource.namespaced:
+        return True
+    return not resource.group and resource.plural == "namespaces" and info.name == info.namespace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from k1s.api.catalog import builtin_catalog
 from k1s.api.errors import ApiError
 from k1s.api.protobuf import decode_protobuf
 from k1s.base.http import Headers, Request
+from k1s.server.apiserver.attributes import RequestInfo
 from k1s.server.apiserver.negotiation import accepted
 from k1s.server.apiserver.registry import Registry
 from k1s.server.apiserver.request_info import parse
@@ -240,7 +242,7 @@ async def test_readers_see_their_own_writes_under_load(api: Api) -> None:
 
 async def test_creating_by_put_or_apply_needs_the_right_to_create(api: Api) -> None:
     from k1s.api.errors import forbidden
-    from k1s.server.apiserver.attributes import RequestInfo, UserInfo
+    from k1s.server.apiserver.attributes import UserInfo
 
     async def no_creating(user: UserInfo, info: RequestInfo) -> None:
         if info.verb == "create":
@@ -283,3 +285,31 @@ async def test_odd_bodies_of_subresources_and_deletions(api: Api, value: Any) ->
     for method, target, body in cases:
         answer = await api(method, target, body)
         assert answer.status < 500, (body, answer.raw)
+
+
+async def test_what_is_the_clusters_lies_below_no_namespace() -> None:
+    """Whoever may do everything in a namespace is let through by the authorizer: there must be nothing to find."""
+    async with running() as api:
+        await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "n"}})
+        for resource in {(r.group, r.version, r.plural) for r in CATALOG if not r.namespaced}:
+            group, version, plural = resource
+            root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+            paths = [("GET", ""), ("GET", "?watch=1"), ("POST", ""), ("DELETE", "")]
+            paths += [(method, f"/x{sub}") for method in ("GET", "PUT", "PATCH", "DELETE") for sub in ("", "/status")]
+            for method, tail in (*paths, ("GET", "/x/proxy/y"), ("PUT", "/x/approval")):
+                for way in ("", "/watch"):
+                    answer = await api(method, f"{root}{way}/namespaces/n/{plural}{tail}", {"metadata": {"name": "x"}})
+                    assert answer.status in (404, 405) and "could not find the requested" in answer.raw.decode(), (method, tail)
+        for path in ("/api/v1/namespaces/n", "/api/v1/namespaces/n/status"):
+            assert (await api("GET", path)).json["metadata"]["name"] == "n"
+        assert (await api("GET", "/api/v1/namespaces/n/namespaces/kube-system")).status == 404
+
+
+async def test_a_custom_resource_of_the_cluster_lies_below_no_namespace() -> None:
+    row = next(r for r in CATALOG if r.plural == "nodes")
+    info = RequestInfo(
+        True, "", "list", "example.com", "v1", "things", "", "n", "", replace(row, group="example.com", custom=True)
+    )
+    with pytest.raises(ApiError) as refused:
+        Registry({}).find(info)
+    assert refused.value.code == 404
