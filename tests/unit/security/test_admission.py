@@ -482,6 +482,16 @@ def binding(name: str) -> dict[str, Any]:
     return {"metadata": {}, "roleRef": reference, "subjects": [{"kind": "User", "name": "friend"}]}
 
 
+async def test_a_role_of_a_milliard_rights_is_not_taken_apart(informers: Any) -> None:
+    step = RbacEscalation(authorizer(informers))
+    grant(informers, "mine", PODS)
+    words = [f"w{number}" for number in range(2000)]
+    huge = {"apiGroups": words, "resources": words, "resourceNames": words, "verbs": words}
+    assert "16000000000000 single rights" in (await refused(step, write("Role", role(huge)))).message
+    assert "single rights" in (await refused(step, write("Role", role({"nonResourceURLs": words, "verbs": words})))).message
+    await admit(step, write("Role", role({**PODS, "resourceNames": words})))
+
+
 async def test_nobody_grants_what_they_do_not_have(informers: Any) -> None:
     step = RbacEscalation(authorizer(informers))
     grant(informers, "mine", PODS)

@@ -9,7 +9,7 @@ Roles need every right in them, or the verb `escalate`; bindings need every righ
 from __future__ import annotations
 
 from k1s.api.errors import not_found
-from k1s.api.rules import missing_rights
+from k1s.api.rules import count_rights, missing_rights
 from k1s.client.interface import Object
 from k1s.server.apiserver.admission.step import Step, refuse
 from k1s.server.apiserver.attributes import AdmissionRequest, RequestInfo, UserInfo
@@ -22,6 +22,8 @@ _EVERYTHING: list[Rule] = [
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
 ]
 _ROLES = ("roles", "clusterroles")
+# Single rights of a role times rules of its author: beyond that the comparison would stop the server for everybody.
+MOST_COMPARISONS = 1_000_000
 
 
 class RbacEscalation(Step):
@@ -66,6 +68,9 @@ class RbacEscalation(Step):
 
     def _check_rights(self, request: AdmissionRequest, wanted: list[Rule]) -> None:
         owned, errors = self._authorizer.rbac.rules_for(request.user, request.namespace)
+        count = count_rights(wanted)
+        if count * (len(owned) + 1) > MOST_COMPARISONS:
+            raise refuse(request, f"{count} single rights in its rules are too many to be compared with those of the user")
         missing = missing_rights(owned, wanted)
         if not missing:
             return
