@@ -218,7 +218,8 @@ class ApiServer:
             return await self._authorized(request, info, user)
         if info.subresource in _LONG_RUNNING or info.verb == "proxy":
             self.long_running.check(info, user)
-            answer = await self._authorized(request, info, user)
+            with self.long_running.asking(info, user):
+                answer = await self._authorized(request, info, user)
             return self.long_running.follow(answer, info, user, labels_of(info, request))
         if info.verb == "watch":
             self.long_running.check(info, user)

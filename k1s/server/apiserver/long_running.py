@@ -6,7 +6,8 @@ They hold no seat of priority and fairness (a seat is for a moment), so they hav
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,16 @@ class LongRunning:
             raise too_many_requests(
                 f"too many {'watches' if watch else 'streams'} of user {user.name!r}, please try again later."
             )
+
+    @contextmanager
+    def asking(self, info: RequestInfo, user: UserInfo) -> Iterator[None]:
+        """While it has no answer: a pod may keep its caller waiting for ever, and that holds connections as well."""
+        key = (user.name, info.verb == "watch")
+        self._users[key] = self._users.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            self._leave(key)
 
     def follow(self, answer: Answer, info: RequestInfo, user: UserInfo, labels: tuple[str, ...]) -> Answer:
         """The same answer, counted until it ends."""
@@ -72,10 +83,13 @@ class LongRunning:
                 return
             done = True
             self.running[labels] -= 1
-            left = self._users[key] - 1
-            if left:
-                self._users[key] = left
-            else:
-                del self._users[key]
+            self._leave(key)
 
         return ended
+
+    def _leave(self, key: tuple[str, bool]) -> None:
+        left = self._users[key] - 1
+        if left:
+            self._users[key] = left
+        else:
+            del self._users[key]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from k1s.base.http import RawUpgrade, Response, Stream, WebSocketUpgrade
 from k1s.server.apiserver.attributes import RequestInfo, UserInfo
 from k1s.server.apiserver.long_running import LongRunning
+from k1s.server.apiserver.registry import Registry
 from tests.unit.apiserver.conftest import CMS, Api
 
 WATCH = RequestInfo(True, "", "watch", "", "v1", "pods")
@@ -49,3 +52,21 @@ async def test_too_many_of_one_user() -> None:
     assert many.running == {("a",): 0, ("b",): 0}
     refused = Response(404)
     assert many.follow(refused, EXEC, EVE, ("b",)) is refused
+
+
+async def test_a_stream_counts_while_the_other_end_keeps_everybody_waiting(api: Api) -> None:
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def silent(*_: object) -> Response:
+        entered.set()
+        await go.wait()
+        return Response(204)
+
+    api.server.long_running = LongRunning(max_streams=1)
+    api.server._registry = Registry({("", "pods", "proxy"): silent})
+    path = "/api/v1/namespaces/a/pods/p/proxy/x"
+    first = asyncio.create_task(api.send("GET", path))
+    await entered.wait()
+    assert (await api("GET", path)).status == 429
+    go.set()
+    assert [(await first).status, (await api("GET", path)).status] == [204, 204]
