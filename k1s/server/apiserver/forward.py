@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from k1s.api import errors
 from k1s.base.http import Answer, ByteStream, ConnectionClosed, RawUpgrade, Request, Response, Stream
+from k1s.server.apiserver.dial_failure import reason
 
 CONNECT_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 * 1024
@@ -67,8 +68,7 @@ async def forward(request: Request, target: Target, connect: Connect, *, redirec
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await connect(target)
     except (OSError, asyncio.IncompleteReadError) as error:
-        reason = "i/o timeout" if isinstance(error, TimeoutError) else str(error)
-        raise errors.service_unavailable(f"error trying to reach service: dial tcp {target.address}: {reason}") from error
+        raise errors.service_unavailable(f"error trying to reach service: {reason(target.address, error)}") from error
     try:
         await _send(request, target, writer)
         head = await read_head(reader)

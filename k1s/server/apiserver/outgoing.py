@@ -1,6 +1,6 @@
 """HTTP requests that the API server itself makes of others: webhooks, conversion, discovery of extension servers.
 
-Owns: Outgoing: one request and its whole answer, over a connection that is kept for the next one; wording of what goes wrong.
+Owns: Outgoing: one request and its whole answer, over a connection that is kept for the next one.
 Called by: aggregation, conversion, webhooks. Never does: choose the target (services.py), pass a client's request on (forward).
 Bounds: IDLE_TOTAL connections are kept, IDLE_EACH of one target, for IDLE_SECONDS; beyond that they are closed after use.
 An answer has at most the caller's `limit` bytes and comes within its `seconds`.
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
 
+from k1s.server.apiserver.dial_failure import reason
 from k1s.server.apiserver.forward import Connect, Head, Target, chunked, read_head
 
 IDLE_TOTAL = 32
@@ -101,7 +101,7 @@ class Outgoing:
         try:
             return _Connection(*await self._connect(target))
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise CallFailed(_reason(target, error)) from error
+            raise CallFailed(reason(target.address, error)) from error
 
     def _take(self, key: _Key) -> _Connection | None:
         kept = self._idle.get(key)
@@ -190,30 +190,3 @@ async def _read(reader: asyncio.StreamReader, head: Head, limit: int) -> tuple[b
 def _check(size: int, limit: int) -> None:
     if size > limit:
         raise CallFailed(f"the answer is longer than {limit} bytes")
-
-
-_X509 = {
-    "self-signed certificate": "certificate signed by unknown authority",
-    "self-signed certificate in certificate chain": "certificate signed by unknown authority",
-    "unable to get local issuer certificate": "certificate signed by unknown authority",
-    "certificate has expired": "certificate has expired or is not yet valid",
-    "certificate is not yet valid": "certificate has expired or is not yet valid",
-}
-
-
-def _reason(target: Target, error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = error.verify_message
-        return f"tls: failed to verify certificate: x509: {_X509.get(why, why)}"
-    if isinstance(error, ssl.SSLError):
-        return f"remote error: tls: {error.reason or error}"
-    where = target.address
-    if isinstance(error, ConnectionRefusedError):
-        return f"dial tcp {where}: connect: connection refused"
-    if isinstance(error, ConnectionResetError | asyncio.IncompleteReadError):
-        return "EOF"
-    return f"dial tcp {where}: {_text(error)}"
-
-
-def _text(error: Any) -> str:
-    return (error.strerror or str(error)).lower()

@@ -262,7 +262,11 @@ async def test_what_is_missing_is_said_and_seen_when_it_comes(tmp_path: Path) ->
 async def test_a_server_that_goes_is_noticed_by_the_next_request_and_found_again(tmp_path: Path) -> None:
     async with _served(tmp_path) as (api, server):
         await server.stop()
-        assert (await api("GET", f"{BASE}/things")).status == 503
+        answer = await api.send("GET", f"{BASE}/things")
+        where = f"127.0.0.1:{server.port}"
+        text = f"error trying to reach service: dial tcp {where}: connect: connection refused\n"
+        assert isinstance(answer, Response) and (answer.status, answer.content_type) == (503, "text/plain; charset=utf-8")
+        assert answer.body == text.encode()
         found = await _condition(api, "FailedDiscoveryCheck")
         assert f"https://127.0.0.1:{server.port}{BASE}" in found["message"]
         items = (await api.ok("GET", "/apis", Accept=AGGREGATED))["items"]

@@ -23,7 +23,7 @@ from k1s.base.backoff import Backoff
 from k1s.base.clock import rfc3339
 from k1s.base.http import Answer, Request
 from k1s.client.workqueue import WorkQueue
-from k1s.server.apiserver.aggregation.proxy import pass_on, unavailable
+from k1s.server.apiserver.aggregation.proxy import pass_on, unavailable, unreachable
 from k1s.server.apiserver.aggregation.registration import (
     AUTOMANAGED,
     LOCAL,
@@ -122,9 +122,10 @@ class Aggregator:
         try:
             return await pass_on(request, user, target, self._server.dialer.connect)
         except ApiError as error:
-            if error.code == 503:
-                self._queue.add(remote.name)
-            raise
+            if error.code != 503:
+                raise
+            self._queue.add(remote.name)
+            return unreachable(error)
 
     def _locate(self, remote: Remote, path: str, headers: tuple[tuple[str, str], ...]) -> Target:
         host, port = self._resolver.resolve(remote.namespace, remote.service, remote.port)

@@ -1,6 +1,7 @@
 """A client's request handed on to an extension server, in the client's name.
 
-Owns: as_user (which headers say who asks), pass_on. Called by: aggregation/app. Never does: decide where to, authorize.
+Owns: as_user (which headers say who asks), pass_on, the answers when nobody is there. Called by: aggregation/app.
+Never does: decide where to, authorize.
 The extension server believes these headers because our client certificate is signed by request-header-ca.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import quote
 
+from k1s.api.errors import ApiError
 from k1s.base.http import Answer, Headers, Request, Response
 from k1s.server.apiserver.attributes import UserInfo
 from k1s.server.apiserver.forward import Connect, Target, forward
@@ -43,4 +45,13 @@ async def pass_on(request: Request, user: UserInfo, target: Target, connect: Con
 
 
 def unavailable() -> Response:
-    return Response(503, b"service unavailable\n", "text/plain; charset=utf-8")
+    return _text("service unavailable")
+
+
+def unreachable(error: ApiError) -> Response:
+    """As upstream's aggregator says it, in plain text: clients in Go make "currently unable to handle the request" of that."""
+    return _text(error.message)
+
+
+def _text(message: str) -> Response:
+    return Response(503, f"{message}\n".encode(), "text/plain; charset=utf-8", [("X-Content-Type-Options", "nosniff")])
