@@ -235,7 +235,6 @@ def test_forged_headers_are_worth_nothing(cluster: Cluster, server: WholeServer)
     namespace = cluster.namespace("flunder-forged")
     path = f"{BASE}/namespaces/{namespace}/flunders"
     server.kubectl("create", "sa", "-n", namespace, "poor")
-    cluster.let("nobody", namespace, "flunder-admin")
     server.kubectl(
         "create", "rolebinding", "poor", "-n", namespace, "--clusterrole=flunder-admin", f"--serviceaccount={namespace}:poor"
     )
