@@ -137,6 +137,7 @@ async def test_every_algorithm(provider: Provider, algorithm: str) -> None:
     ("claims", "words"),
     [
         ({"aud": "other"}, 'oidc: verify token: oidc: expected audience in ["app"] got ["other"]'),
+        ({"aud": 7}, 'oidc: verify token: oidc: expected audience in ["app"] got [7]'),
         ({"exp": 1}, "oidc: verify token: oidc: token is expired"),
         ({"nbf": 1 << 40}, "oidc: verify token: oidc: current time is before the nbf (not before) time"),
         ({"sub": ""}, "oidc: username claim is empty"),

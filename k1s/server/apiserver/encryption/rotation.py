@@ -159,15 +159,19 @@ class Rotation:
         self._task = asyncio.create_task(self._run(), name="reencrypt")
 
     async def _run(self) -> None:
+        failed = "it broke off; the server's log says why"
         try:
             await self._rewrite()
             # Older rows hold older values, in plain or under older keys.
             await self.store.compact(self.store.revision)
             self._retire()
+            failed = ""
         except (StoreError, OSError) as error:
-            self.progress.failed = str(error)
-        self.progress.finished = True
-        self._tell()
+            failed = str(error)
+        finally:
+            # Whoever asked waits for this, whatever has happened.
+            self.progress.failed, self.progress.finished = failed, True
+            self._tell()
 
     async def _rewrite(self) -> None:
         progress, ring = self.progress, self.ring

@@ -77,8 +77,8 @@ class Issuer:
 
     def _check_audience(self, claims: Claims) -> None:
         named = claims.get("aud") or []
-        named = [named] if isinstance(named, str) else named
-        if not isinstance(named, list) or not any(audience in named for audience in self.config.audiences):
+        named = named if isinstance(named, list) else [named]
+        if not any(audience in named for audience in self.config.audiences):
             shown = [" ".join(json.dumps(a) for a in each) for each in (self.config.audiences, named)]
             raise InvalidToken(f"oidc: verify token: oidc: expected audience in [{shown[0]}] got [{shown[1]}]")
 
