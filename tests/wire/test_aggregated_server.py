@@ -17,7 +17,8 @@ import pytest
 
 from k1s.base import pki
 from tests.wire.conftest import TOOLS
-from tests.wire.operators.flunders import API_VERSION, BASE, GROUP, VERSION, FlunderServer
+from tests.wire.operators.flunders import FlunderServer
+from tests.wire.operators.flunders_described import API_VERSION, BASE, GROUP, VERSION
 from tests.wire.whole_server import WholeServer
 
 Object = dict[str, Any]
