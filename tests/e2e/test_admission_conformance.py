@@ -176,7 +176,9 @@ def test_custom_resources_pass_webhooks(cluster: Cluster, hooks: Hooks) -> None:
     cluster.kubectl("create", "-f", "-", input=json.dumps(crd))
     try:
         cluster.kubectl("wait", "--for=condition=Established", "crd/gadgets.hooks.example.com", "--timeout=10s")
-        hooks.add("Mutating", "/mutate", "gadgets", group="hooks.example.com")
+        # What is deleted cannot be changed: a patch for it would be refused.
+        written = {"apiGroups": ["hooks.example.com"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["gadgets"]}
+        hooks.add("Mutating", "/mutate", "gadgets", rules=[written])
         body = {"apiVersion": "hooks.example.com/v1", "kind": "Gadget", "metadata": {"name": "g"}, "spec": {}}
         cluster.kubectl("create", "-f", "-", input=json.dumps(body))
         assert cluster.get("gadget", "g")["spec"] == {"colour": "red"}

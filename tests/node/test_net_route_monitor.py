@@ -52,9 +52,15 @@ async def monitor(host: str) -> AsyncIterator[RouteMonitor]:
         yield found
 
 
-async def heard(monitor: RouteMonitor) -> bool:
+async def settled(monitor: RouteMonitor) -> None:
+    """The kernel tells of the state of links once a second, for all namespaces together."""
+    while await heard(monitor, 1.2):
+        pass
+
+
+async def heard(monitor: RouteMonitor, seconds: float = 0.25) -> bool:
     try:
-        await asyncio.wait_for(monitor.wait(), 0.25)
+        await asyncio.wait_for(monitor.wait(), seconds)
     except TimeoutError:
         return False
     return True
@@ -83,6 +89,7 @@ async def test_changes_of_ours_are_heard(monitor: RouteMonitor, command: str) ->
 
 
 async def test_forwarding_that_is_turned_off_is_heard(monitor: RouteMonitor) -> None:
+    await settled(monitor)
     setting = Path("/proc/sys/net/ipv4/ip_forward")
     setting.write_text("1")
     assert not await heard(monitor)
@@ -96,6 +103,7 @@ async def test_forwarding_entries_are_heard(monitor: RouteMonitor) -> None:
 
 
 async def test_what_traffic_and_other_programs_do_wakes_nobody(monitor: RouteMonitor) -> None:
+    await settled(monitor)
     with netlab.namespace() as other:
         for command in (
             "neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev up0",
